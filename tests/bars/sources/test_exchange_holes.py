@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import requests
 from bars.archive_server import (
     HEADER,
     Answer,
@@ -517,3 +518,44 @@ def test_a_perpetual_in_thousands_is_named(server, make_source):
 
     with pytest.raises(BarsNotFoundError, match=r"did you mean symbol=1000SHIBUSDT\?"):
         make_source(24, market="perp").load("SHIBUSDT", H1)
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead_secs", "n_lacking"),
+    [
+        # This machine's clock is ahead, and the bar of 10:00 still runs.
+        ("Thu, 02 May 2024 10:07:00 GMT", 3600, 0),
+        ("Thu, 02 May 2024 10:07:00 -0000", 3600, 0),
+        ("Thu, 02 May 2024 10:00:00 GMT", 0, 0),
+        ("Thu, 02 May 2024 09:59:59 GMT", 0, 1),
+        # Without a date that can be read, a bar has to be closed for a minute.
+        (None, 0, 0),
+        ("today", -360, 0),
+        ("today", -361, 1),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", -361, 1),
+    ],
+)
+def test_a_running_bar_is_left_out_where_the_exchange_tells_no_time(
+    date, ahead_secs, n_lacking, make_source, monkeypatch
+):
+    """Of 30 exchanges ccxt cannot ask the clock: the date of their answers tells it."""
+    market = {"spot": True, "linear": None, "base": "BTC", "quote": "USDT", "active": True}
+
+    def load_markets(self, params):
+        answer = requests.Response()
+        answer.status_code, answer._content = 200, b""
+        if date is not None:
+            answer.headers["Date"] = date
+        for hook in self.session.hooks["response"]:
+            hook(answer)
+        return {"BTC/USDT": market}
+
+    monkeypatch.setattr("ccxt.bitstamp.load_markets", load_markets)
+    monkeypatch.setattr(
+        "ccxt.bitstamp.fetch_ohlcv",
+        lambda self, name, tf, since, limit: [r for r in SO_FAR if r[0] >= (since or 0)][:1000],
+    )
+    local = NOW.timestamp() + ahead_secs
+    monkeypatch.setattr(source_module.time, "time", lambda: local)
+    bars = make_source(50, exchange="bitstamp", api_url=None).load("BTCUSDT", H1)
+    assert bars.close_time() == CLOSED.close_time() - n_lacking * H1.timedelta

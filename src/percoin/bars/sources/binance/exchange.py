@@ -8,6 +8,8 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -41,6 +43,8 @@ _OK = 200
 _EARLIEST_CLOCK_MS = 10**12
 # How far a clock may lag behind that of the exchange's bars.
 _CLOCK_TOLERANCE_MS = 3_600_000
+# How far the local clock may be ahead where nothing else tells the time.
+_AHEAD_AT_MOST_MS = 60_000
 # How many holes of a page are asked for again; one is enough to catch a server that skips rows.
 _HOLES_VERIFIED = 3
 _BARS_BEFORE = 7
@@ -106,19 +110,24 @@ class Exchange:
         self._window = self._bars_per_answer()
         self._status: int | None = None
         self._retry_after: str | None = None
+        self._answered_ms: int | None = None
         self._client.session.hooks["response"].append(self._note_answer)
 
     def now_ms(self) -> int:
         """The exchange's clock, milliseconds since 1970-01-01 UTC.
 
-        The local clock if the exchange offers none.
+        If ccxt cannot ask for it, the time that the exchange's web server puts on its answers;
+        without one the local clock, less a margin for how far it may be ahead.
 
         Raises:
             FetchError: It cannot be reached or refuses.
         """
-        if not self._client.has["fetchTime"]:
-            return int(time.time() * 1000)
-        return self._ask(self._read_clock)
+        if self._client.has["fetchTime"]:
+            return self._ask(self._read_clock)
+        self._load_markets()
+        if self._answered_ms is None:
+            return int(time.time() * 1000) - _AHEAD_AT_MOST_MS
+        return self._answered_ms
 
     def bars(self, start: int, end: int, now_ms: int, has_before: bool = False) -> Answered:
         """The bars of a stretch, page by page.
@@ -292,10 +301,7 @@ class Exchange:
 
     def _find_market(self) -> tuple[str, bool | None]:
         """What ccxt calls the market, and whether it is traded, where that is known."""
-        # Binance lists one spot market when asked for one; all of them are many megabytes.
-        one = self._id == BINANCE and self._market == "spot"
-        params = {"symbol": self.symbol} if one else {}
-        markets = self._ask(lambda: self._client.load_markets(params=params))
+        markets = self._load_markets()
         for name, market in markets.items():
             is_kind = market["spot"] if self._market == "spot" else market["linear"]
             is_dated = market.get("expiry") is not None
@@ -303,6 +309,14 @@ class Exchange:
                 return str(name), market.get("active")
         names = [str(market["base"]) + str(market["quote"]) for market in markets.values()]
         raise self._no_such_market([name for name in names if self._is_multiple(name)])
+
+    def _load_markets(self) -> dict[str, Any]:
+        """The markets by ccxt's names; a second call asks for nothing."""
+        # Binance lists one spot market when asked for one; all of them are many megabytes.
+        one = self._id == BINANCE and self._market == "spot"
+        params = {"symbol": self.symbol} if one else {}
+        markets: dict[str, Any] = self._ask(lambda: self._client.load_markets(params=params))
+        return markets
 
     def _is_multiple(self, name: str) -> bool:
         """Whether that is the market in thousands or millions, as futures of cheap coins are."""
@@ -361,6 +375,10 @@ class Exchange:
         _ = response.content
         self._status = response.status_code
         self._retry_after = response.headers.get("Retry-After")
+        answered_ms = _http_time_ms(response.headers.get("Date"))
+        if answered_ms is not None:
+            # A cache on the way may hand out an older one.
+            self._answered_ms = max(answered_ms, self._answered_ms or 0)
 
     def _bars_per_answer(self) -> int:
         """How many bars the exchange gives at most, as far as ccxt knows."""
@@ -389,3 +407,16 @@ class Exchange:
             part, path = _APIS[self._market]
             client.urls["api"][part] = self._api_url.rstrip("/") + path
         return client
+
+
+def _http_time_ms(text: str | None) -> int | None:
+    """What a ``Date`` header says, milliseconds since 1970-01-01 UTC; None if it says nothing."""
+    if text is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    # "-0000" is UTC too.
+    utc_ms = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+    return utc_ms if _EARLIEST_CLOCK_MS <= utc_ms < 10 * _EARLIEST_CLOCK_MS else None
