@@ -27,7 +27,8 @@ from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
 from percoin.cli.options import joined
-from percoin.cli.overrides import quoted, split_lists
+from percoin.cli.overrides import quoted, source_words, split_lists
+from percoin.commands import folder_words
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.features.levels import LevelUnit
@@ -182,7 +183,8 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             settings.use_ml,
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
-            levels=LevelUnit(settings.levels),
+            [*source_words(settings.source), *folder_words(data_dir=settings.data_dir)],
+            LevelUnit(settings.levels),
         ),
         sources=[Source.of_option(name) for name in settings.chain],
         use_pro=settings.use_pro,

@@ -27,6 +27,27 @@ def test_a_path_is_cut_down_to_its_last_part(text, expected):
     assert DISCRETION.text(text) == expected
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python train.py symbol=A tf=15m models_dir=/tmp/x/m4 source=files",
+        "percoin train symbol=A tf=15m models_dir=/tmp/x/m4",
+        "python -m percoin.signals 'data_dir=/my bars' symbol=A",
+    ],
+)
+def test_a_command_with_a_path_is_in_the_log_once_and_not_in_the_response(command, caplog):
+    """Cut short, it would train on other bars, into another folder."""
+    caplog.set_level("INFO")
+    discretion = Discretion(["/tmp/x/m4"])
+    for _ in range(2):
+        said = discretion.text(f"A 15m: no model in /tmp/x/m4; train one: {command}")
+        assert said == "A 15m: no model in m4; train one: the server's log has the command"
+    assert caplog.text.count(command) == 1
+    whole = "A 15m: no model in m4; train one: python train.py symbol=A tf=15m"
+    assert discretion.text(whole) == whole
+    assert discretion.text("percoin in a/b") == "percoin in b"
+
+
 # What is cut, as one expression: a search for it looks at a word once for each character.
 SLOW = re.compile(r"(?:[^\s'\"(=,;/]*/)+([^\s/'\"),;:]*)")
 

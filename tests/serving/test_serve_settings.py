@@ -2,15 +2,18 @@ import errno
 import logging
 import os
 import re
+import shlex
 import sys
 
 import pytest
+from builders import make_bars
 
 from percoin import serve as serve_command
 from percoin.config import CONF_DIR, ServeConfig
 from percoin.errors import ConfigError, ServeError
 from percoin.serve import Once, OneLine, make_setup, read_key, read_settings, read_symbols_file
 from percoin.serving.server import bind
+from percoin.signals.market import SourcedBars
 from percoin.types import Timeframe
 
 
@@ -160,6 +163,18 @@ def test_a_folder_of_bars_that_is_not_there_is_refused(tmp_path):
         ConfigError, match=r"source\.path=.*/nowhere does not exist; give the folder"
     ):
         setup_of("source=files", f"source.path={tmp_path / 'nowhere'}")
+
+
+def test_the_advice_to_train_names_the_bars_that_are_served(tmp_path):
+    (tmp_path / "my bars").mkdir()
+    folder, data = tmp_path / "my bars", tmp_path / "data"
+    words = (f"source.path='{folder}'", f"data_dir={data}", f"models_dir={tmp_path / 'models'}")
+    model = setup_of("source=files", *words).model
+    passed = model.answer(SourcedBars(make_bars(10)))
+    assert passed.reason == "model_missing"
+    given = shlex.split(passed.detail.partition("train one: ")[2])
+    assert given[-3:] == ["source=files", f"source.path={folder}", f"data_dir={data}"]
+    assert f"models_dir={tmp_path / 'models'}" in given
 
 
 def test_what_is_said_of_a_market_at_every_refresh_is_passed_once():
