@@ -65,6 +65,51 @@ def test_it_is_that_of_the_training_on_the_same_bars(tmp_path, judged):
     assert together.expected_move == move
 
 
+class Momentum(HoldSource):
+    """A rule before the model that always has an answer."""
+
+    def answer(self, market):
+        return replace(super().answer(market), source=Source.MOMENTUM, signal=Signal.LONG)
+
+
+def test_a_model_behind_the_source_that_answers_is_asked_for_the_move_alone(
+    tmp_path, judged, caplog
+):
+    predictor = served(tmp_path, {EXPECTED_MOVE: judged}, StoredVerdict.REJECTED)
+    expected = predictor.predict(BARS, SOON).expected_move
+    for require_accepted in (True, False):
+        model = ModelSource(predictor, require_accepted=require_accepted)
+        for prepared in ([], [BARS]):
+            model.prepare(prepared)
+            answer = ask([Momentum(), model, HoldSource()], SourcedBars(BARS), now=SOON)
+            assert (answer.source, answer.passed) == (Source.MOMENTUM, ())
+            assert answer.expected_move == expected
+    late = SOON + timedelta(days=1)
+    live = SourcedBars(replace(BARS, origin="binance spot: BTCUSDT"))
+    assert ask([Momentum(), model, HoldSource()], live, now=late).expected_move is None
+    simulated = SourcedBars(replace(BARS, origin="simulated: seed 1"))
+    nothing = [
+        (ModelSource(predictor, enabled=False), SourcedBars(BARS)),
+        (ModelSource(Predictor(tmp_path / "empty")), SourcedBars(BARS)),
+        (model, SourcedBars(BARS.slice(0, 5))),
+        (model, simulated),
+    ]
+    for source, market in nothing:
+        answer = ask([Momentum(), source, HoldSource()], market, now=SOON)
+        assert (answer.source, answer.expected_move) == (Source.MOMENTUM, None)
+    assert not caplog.records
+
+
+def test_a_failure_of_the_move_alone_breaks_no_answer(caplog):
+    class Broken(HoldSource):
+        def expected_move(self, market):
+            raise RuntimeError("broken")
+
+    answer = ask([Momentum(), Broken()], SourcedBars(BARS), now=SOON)
+    assert (answer.source, answer.expected_move) == (Source.MOMENTUM, None)
+    assert "BTCUSDT 15m: no expected move is known" in caplog.text
+
+
 def forecast_with_trees(fold) -> tuple[JudgedMoveModel, float]:
     """A forecast that the trees of the fold's model are a part of, and what it says now."""
     dataset = fold.dataset

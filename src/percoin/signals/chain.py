@@ -13,7 +13,7 @@ from percoin.signals.hold import HoldSource
 from percoin.signals.model import ModelSource
 from percoin.signals.momentum import MomentumRule
 from percoin.signals.professional import ProfessionalRule
-from percoin.signals.protocol import AsksTogether, MarketBars, SignalSource
+from percoin.signals.protocol import AsksTogether, MarketBars, SignalSource, TellsMove
 from percoin.signals.rsi_ma import RsiMaRule
 from percoin.signals.rule import Rule, RuleSource
 from percoin.signals.worth import WorthFiles
@@ -88,7 +88,8 @@ def ask(
     """Ask the sources in order; log who answered and why the others did not.
 
     If the newest bar is too old to act on, every answer but holding is skipped
-    (``stale_data``), and there is no expected move.
+    (``stale_data``), and there is no expected move. Otherwise a source that was not asked
+    because one before it had an answer still tells that, if it knows.
 
     Args:
         sources: The sources; the last one must always have an answer.
@@ -98,17 +99,16 @@ def ask(
     """
     passed: list[Passed] = []
     staleness = find_staleness(market.asked, max_age_bars, now or datetime.now(UTC))
-    for source in sources:
+    for place, source in enumerate(sources):
         answer = source.answer(market)
         if staleness and isinstance(answer, Prediction) and answer.source is not Source.HOLD:
             answer = Passed(answer.source, "stale_data", staleness)
         if isinstance(answer, Prediction):
             _log_prediction(answer)
-            return replace(
-                answer,
-                passed=tuple(passed),
-                expected_move=None if staleness else _move(answer, passed),
-            )
+            move = None
+            if not staleness:
+                move = _move(answer, passed) or _move_of_others(sources[place + 1 :], market)
+            return replace(answer, passed=tuple(passed), expected_move=move)
         log.info("FALLBACK %s reason=%s", market.asked.symbol, answer.reason)
         passed.append(answer)
     raise ValueError("the last source of a chain must always have an answer")
@@ -118,6 +118,19 @@ def _move(answer: Prediction, passed: Sequence[Passed]) -> ExpectedMove | None:
     """The expected move by the market's model, whether that gives the answer or not."""
     moves = [answer.expected_move, *(each.expected_move for each in passed)]
     return next((move for move in moves if move is not None), None)
+
+
+def _move_of_others(sources: Sequence[SignalSource], market: MarketBars) -> ExpectedMove | None:
+    """The expected move by a source that is no longer asked for its answer."""
+    for source in sources:
+        if isinstance(source, TellsMove):
+            try:
+                return source.expected_move(market)
+            except Exception:
+                # The answer is there already, and does not depend on this.
+                bars = market.asked
+                log.exception("%s %s: no expected move is known", bars.symbol, bars.timeframe)
+    return None
 
 
 def _log_prediction(prediction: Prediction) -> None:

@@ -14,6 +14,7 @@ from percoin.commands import command
 from percoin.errors import (
     BarsNotFoundError,
     ConfigError,
+    DataError,
     InvalidArtifactError,
     ModelNotFoundError,
     NotEnoughBarsError,
@@ -155,6 +156,27 @@ class ModelSource:
         if self._levels is LevelUnit.BANDS and not prediction.compared_with:
             prediction = replace(prediction, levels=_in_moves(prediction, bars))
         return replace(prediction, worth=self._worth(manifest))
+
+    def expected_move(self, market: MarketBars) -> ExpectedMove | None:
+        """How far the price is expected to move, for an answer of another source.
+
+        None without a model, if it learnt from bars of another kind, or if it cannot tell.
+        """
+        bars = market.asked
+        if not self._enabled:
+            return None
+        try:
+            check_symbol(bars.symbol)
+            model = self._predictor.model(bars.symbol, bars.timeframe)
+            manifest = model.manifest
+            known, said = self._prepared.get((bars.symbol, bars.timeframe), (None, None))
+            if said is not None and known is bars and said.version_id == manifest.version_id:
+                return said.expected_move
+            if is_simulated(manifest.bars.origin) != is_simulated(bars.origin):
+                return None
+            return _move_of(model, market)
+        except (ConfigError, RegistryError, DataError):
+            return None
 
     def _worth(self, manifest: Manifest) -> Worth:
         """Return the result of the model's test; it is read once for each version."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from percoin.bars.schema import Bars
-from percoin.types import Passed, Prediction, Timeframe
+from percoin.types import ExpectedMove, Passed, Prediction, Timeframe
 
 
 class MarketBars(Protocol):
@@ -55,4 +55,13 @@ class AsksTogether(Protocol):
 
     def prepare(self, markets: Sequence[Bars]) -> None:
         """Find the answers for these bars, which ``answer`` then has at hand."""
+        ...
+
+
+@runtime_checkable
+class TellsMove(Protocol):
+    """A source that knows how far the price is expected to move, also if another one answers."""
+
+    def expected_move(self, market: MarketBars) -> ExpectedMove | None:
+        """Return the expected move from the newest close; None if it is not known."""
         ...
