@@ -46,6 +46,33 @@ def test_a_bar_is_asked_for_once_shortly_after_it_has_closed(market):
     assert market.n_questions == 2
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_the_clock_was_set_back_bars_are_loaded_at_once(market, fails):
+    """It was ahead by an hour, and set right once bars had been loaded by it."""
+    market.pass_time(hours=1)
+    market.failure = BROKEN if fails else None
+    keeper = keeper_of(market)
+    market.pass_time(hours=-1)
+    keeper.refresh("BTCUSDT")
+    assert market.n_questions == 2
+    # From then on as ever.
+    keeper.refresh("BTCUSDT")
+    market.pass_time(seconds=-1)
+    keeper.refresh("BTCUSDT")
+    assert market.n_questions == 2
+
+
+def test_a_thread_does_not_wait_for_the_clock_to_be_ahead_again(market):
+    market.pass_time(hours=1)
+    loaded = threading.Event()
+    keeper = keeper_of(market, on_change=lambda: loaded.set())
+    market.pass_time(hours=-1)
+    loaded.clear()
+    keeper.start(1)
+    assert loaded.wait(20)
+    keeper.stop()
+
+
 def test_symbols_are_asked_about_at_different_moments_within_the_jitter(market):
     symbols = [f"COIN{k}USDT" for k in range(20)]
     keeper = BarKeeper(market.load, symbols, [M15], RHYTHM, market.clock)

@@ -18,6 +18,8 @@ from percoin.types import IntArray, Timeframe
 
 # Threads look at the clock at least this often, because someone may set it during a wait.
 _LONGEST_WAIT_SECS = 5.0
+# Waits before a retry are longer or shorter by chance, up to so many times.
+_MOST_SPREAD = 1.25
 
 LoadBars = Callable[[str, Timeframe], Bars]
 
@@ -135,7 +137,7 @@ class BarKeeper:
         now_ms = int(self._clock().timestamp() * 1000)
         with self._wake:
             known = self._held[symbol]
-            due = [tf for tf in known if self._due[symbol][tf] * 1000 <= now_ms]
+            due = [tf for tf in known if self._when(symbol, tf, now_ms / 1000) * 1000 <= now_ms]
         found = {tf: self._ask((symbol, tf), known[tf], now_ms) for tf in due}
         with self._wake:
             self._held[symbol] = {**self._held[symbol], **found}
@@ -185,7 +187,7 @@ class BarKeeper:
         if held.n_tries:
             doubled = rhythm.retry_secs * 2.0 ** min(held.n_tries - 1, 30)
             wait = min(doubled, rhythm.max_retry_secs, timeframe.milliseconds / 1000)
-            return now_ms / 1000 + wait * random.uniform(0.75, 1.25)
+            return now_ms / 1000 + wait * random.uniform(2 - _MOST_SPREAD, _MOST_SPREAD)
         close = (_last_close(now_ms, timeframe) + timeframe.milliseconds) / 1000
         # The delay is the same for all timeframes of a symbol that close together.
         share = random.Random(f"{self._salt} {symbol} {close}").random()
@@ -217,17 +219,30 @@ class BarKeeper:
         with self._wake:
             while not self._is_stopped:
                 free = [symbol for symbol in self._held if symbol not in self._under_way]
-                soonest = min(free, key=self._soonest, default=None)
                 now = self._clock().timestamp()
-                if soonest is not None and self._soonest(soonest) <= now:
+                dues = {symbol: self._soonest(symbol, now) for symbol in free}
+                soonest = min(dues, key=lambda symbol: dues[symbol], default=None)
+                if soonest is not None and dues[soonest] <= now:
                     self._under_way.add(soonest)
                     return soonest
-                wait = _LONGEST_WAIT_SECS if soonest is None else self._soonest(soonest) - now
+                wait = _LONGEST_WAIT_SECS if soonest is None else dues[soonest] - now
                 self._wake.wait(min(max(wait, 0.01), _LONGEST_WAIT_SECS))
         return None
 
-    def _soonest(self, symbol: str) -> float:
-        return min(self._due[symbol].values())
+    def _soonest(self, symbol: str, now: float) -> float:
+        return min(self._when(symbol, timeframe, now) for timeframe in self._due[symbol])
+
+    def _when(self, symbol: str, timeframe: Timeframe, now: float) -> float:
+        """When a market is due, in seconds since 1970-01-01 UTC.
+
+        At once if that lies further ahead than it can have been set: the clock has gone back.
+        """
+        due, rhythm = self._due[symbol][timeframe], self._rhythm
+        bar_secs = timeframe.milliseconds / 1000
+        longest = bar_secs + rhythm.delay_secs + rhythm.jitter_secs
+        if self._held[symbol][timeframe].n_tries:
+            longest = _MOST_SPREAD * min(rhythm.max_retry_secs, bar_secs)
+        return 0.0 if due > now + longest + 1 else due
 
 
 class HeldSource:
