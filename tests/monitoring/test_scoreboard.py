@@ -392,11 +392,13 @@ def test_a_thread_whose_record_is_away_says_so_and_goes_on(record, monkeypatch):
         board.start(every_secs=0.02)
         with pytest.raises(RecordError, match="it is away"):
             board.latest()
+        assert board.is_failing
     until = time.monotonic() + 60
     while time.monotonic() < until:
         with suppress(RecordError):
             assert board.latest() == []
             break
+    assert not board.is_failing
     board.stop()
 
 

@@ -399,6 +399,21 @@ def test_the_record_tells_which_feature_of_a_model_has_drifted(tmp_path, browser
     assert f"{drift['worst']} {ratio:.1f}\u00d7" in shown
 
 
+def test_while_the_record_cannot_be_read_the_signals_go_on(folder, browser, tmp_path):
+    away = tmp_path / "away"
+    away.write_text("a file where the folder of the record belongs")
+    url = f"record_url=sqlite:///{away / 'record.sqlite'}"
+    with start(folder, url) as server:
+        server.wait_until_started()
+        assert server.get("/api/scoreboard").status == 503
+        browser.show_as(1440, 1000)
+        browser.open(f"{server.url}/")
+        browser.wait_for(f"{row('BTCUSDT')}?.innerText.includes('LONG')")
+        assert browser.run("document.getElementById('banner').hidden")
+        shown = browser.run("document.getElementById('scoreboard').innerText")
+        assert shown == "The track record cannot be read now. The answers above go on."
+
+
 def test_a_locked_server_is_opened_with_its_key(folder, browser):
     with start(folder, PERCOIN_API_KEY=KEY) as locked:
         browser.show_as(1440, 1000)

@@ -21,6 +21,7 @@ from small_servers import (
 
 from percoin.assembly import newest_bars
 from percoin.bars.schema import Bars
+from percoin.errors import RecordError
 from percoin.features.drift import bin_features
 from percoin.features.feature_set import FEATURE_NAMES
 from percoin.labels import FixedHorizon
@@ -230,6 +231,24 @@ def test_a_database_that_fails_keeps_no_answer_back_and_is_made_up_for(
     server.board.update()
     assert ask(server, "/health").json()["record"] == "ok"
     assert [kept.is_live for kept in record.predictions()] == [True, True]
+
+
+def test_a_record_that_can_be_written_and_not_read_is_failing(
+    models_dir, market, record, monkeypatch
+):
+    server = start(models_dir, market, record)
+    bring_up_to_date(server)
+    assert ask(server, "/health").json()["record"] == "ok"
+    away = RecordError("the record", "it is away")
+    monkeypatch.setattr(TrackRecord, "after", lambda *_: (_ for _ in ()).throw(away))
+    board = server.recorder.scoreboard
+    board.start(every_secs=60)
+    try:
+        assert ask(server, "/api/scoreboard").status_code == 503
+        health = ask(server, "/health").json()
+        assert (health["status"], health["record"]) == ("degraded", "failing")
+    finally:
+        board.stop()
 
 
 def test_what_waits_past_its_outcome_is_late(models_dir, market, record, tmp_path, monkeypatch):

@@ -209,6 +209,11 @@ class Scoreboard:
         """What ``latest`` would give, or nothing yet; neither waits nor raises."""
         return self._latest
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the background thread could not read the record the last time."""
+        return self._failure is not None
+
     def start(self, every_secs: float = 30.0) -> None:
         """Keep the standings up to date in a background thread."""
         self._thread = Thread(

@@ -134,7 +134,8 @@ class Health:
     def _record_state(self) -> str:
         if self._recorder is None:
             return "off"
-        return "failing" if self._recorder.failure else "ok"
+        is_failing = bool(self._recorder.failure) or self._recorder.scoreboard.is_failing
+        return "failing" if is_failing else "ok"
 
     def _problems(self) -> Iterator[tuple[tuple[str, Timeframe], str]]:
         for symbol, timeframe in self._offer.markets():

@@ -101,9 +101,10 @@
   // -- asking the server --------------------------------------------------------------------
   class Locked extends Error {}
   class Refused extends Error {
-    constructor(status, message) {
+    constructor(status, message, code) {
       super(message);
       this.status = status;
+      this.code = code;
     }
   }
   const readKey = () => {
@@ -131,7 +132,8 @@
     if (response.status === 401) throw new Locked();
     if (!response.ok) {
       const problem = await response.json().catch(() => null);
-      throw new Refused(response.status, problem?.error?.message ?? `status ${response.status}`);
+      throw new Refused(response.status, problem?.error?.message ?? `status ${response.status}`,
+        problem?.error?.code);
     }
     const content = await response.json();
     current.throwIfAborted();
@@ -145,6 +147,14 @@
       throw error;
     });
   };
+  // While the track record cannot be read the answers go on.
+  const UNREADABLE = { isUnreadable: true };
+  const getRecord = (current, route, address) =>
+    getOrNull(current, route, address).catch((error) => {
+      const isSlow = error.name === "TimeoutError" && !current.aborted;
+      if (isSlow || error.code === "record_unavailable") return UNREADABLE;
+      throw error;
+    });
 
   const update = async (current) => {
     if (state.timeframes.length === 0 || performance.now() - state.slowAt > SLOW_MS) await updateSlow(current);
@@ -160,14 +170,14 @@
     }
     const ofTf = state.tf ? `?tf=${encodeURIComponent(state.tf)}` : "";
     const [models, scoreboard] = await Promise.all([
-      get("/api/models", current), getOrNull(current, "/api/scoreboard", `/api/scoreboard${ofTf}`),
+      get("/api/models", current), getRecord(current, "/api/scoreboard", `/api/scoreboard${ofTf}`),
     ]);
     state.models = new Map(models.models.map((model) => [`${model.symbol} ${model.tf}`, model]));
     state.timeframes = [...new Set(models.models.map((model) => model.tf))];
     if (!state.timeframes.includes(state.tf)) state.tf = state.timeframes[0];
     // While the record of a server that has just begun still grows, it is asked for at every turn.
     const isGrowing = scoreboard?.recording
-      && (scoreboard.standings.length === 0 || scoreboard.standings.length !== state.scoreboard?.standings.length);
+      && (scoreboard.standings.length === 0 || scoreboard.standings.length !== state.scoreboard?.standings?.length);
     state.scoreboard = scoreboard;
     state.slowAt = isGrowing ? performance.now() - SLOW_MS : performance.now();
     showTimeframes();
@@ -518,8 +528,9 @@
     const standings = state.scoreboard?.standings ?? [];
     const place = by("scoreboard");
     if (standings.length === 0) {
-      place.replaceChildren(h("p", { class: "note card" },
-        "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
+      place.replaceChildren(h("p", { class: "note card" }, state.scoreboard?.isUnreadable
+        ? "The track record cannot be read now. The answers above go on."
+        : "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
       return;
     }
     const isOpen = place.querySelector(".unscored")?.open ?? false;
@@ -555,7 +566,7 @@
     try {
       const [bars, past, summary] = await Promise.all([
         getOrNull(current, "/api/bars/{symbol}", `/api/bars/${path}?tf=${answer.tf}&limit=200`),
-        getOrNull(current, "/api/history/{symbol}", `/api/history/${path}?tf=${answer.tf}&limit=200`),
+        getRecord(current, "/api/history/{symbol}", `/api/history/${path}?tf=${answer.tf}&limit=200`),
         get(`/api/predictions/${path}/summary`, current),
       ]);
       state.detail = { key, ts: answer.ts, at: performance.now(), bars, past, summary };
