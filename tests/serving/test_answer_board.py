@@ -4,8 +4,10 @@ from dataclasses import replace
 import pytest
 from exported_models import export, make_dataset, random_network
 from small_servers import M15, Market, bring_up_to_date, exchange_bars, make_server
+from small_servers import ask as ask_server
 
 from percoin.bars.panel import with_panel
+from percoin.bars.sources.base import Renewed
 from percoin.dataset import build_dataset
 from percoin.errors import FetchError
 from percoin.labels import Relative
@@ -132,6 +134,27 @@ def test_a_source_that_fails_keeps_the_answer_until_it_is_too_old_to_act_on(mode
     assert bring_up_to_date(server) == 2
     answer = server.board.answer("BTCUSDT", M15)
     assert (answer["pred"], answer["stale"]) == ("LONG", False)
+
+
+def test_an_exchange_that_is_down_is_told_while_its_stored_bars_are_answered_on(models_dir):
+    class Exchange(Market):
+        def renew(self, symbol, timeframe):
+            return Renewed(self.load(symbol, timeframe), BROKEN if self.held_back else None)
+
+    exchange = Exchange(BARS, n_closed=1290)
+    exchange.held_back = 1
+    server = make_server(models_dir, exchange)
+    assert bring_up_to_date(server) == 2
+    assert server.board.answer("BTCUSDT", M15)["pred"] == "LONG"
+    health = ask_server(server, "/health").json()
+    assert health["status"] == "degraded"
+    assert "out of reach" in health["failing"][0]["problem"]
+    metrics = ask_server(server, "/metrics").text
+    assert 'percoin_bar_loads_total{outcome="failed",tf="15m"} 2.0' in metrics
+    exchange.held_back = 0
+    exchange.pass_time(minutes=15)
+    bring_up_to_date(server)
+    assert ask_server(server, "/health").json()["status"] == "ok"
 
 
 def test_without_a_bar_the_answer_is_to_hold_and_says_why(models_dir, market):

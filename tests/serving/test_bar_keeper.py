@@ -6,6 +6,7 @@ import pytest
 from builders import make_bars
 from small_servers import Market, exchange_bars
 
+from percoin.bars.sources.base import Renewed
 from percoin.errors import BarsNotFoundError, FetchError
 from percoin.serving.bar_keeper import BarKeeper, Rhythm, tell_missing
 from percoin.types import Timeframe
@@ -134,6 +135,36 @@ def test_a_bar_that_does_not_come_is_a_failure_only_from_the_second_question_on(
     assert found.startswith(
         "BTCUSDT 15m: no bar has come since the one that closed 2024-01-01 02:15"
     )
+
+
+def test_stored_bars_without_the_newest_are_held_and_the_try_has_failed(market, caplog):
+    """An exchange that is down, with what an earlier process has stored of it."""
+    failed = []
+    loaded = Renewed(market.bars.slice(0, 8), BROKEN)
+    keeper = BarKeeper(
+        lambda symbol, timeframe: loaded,
+        ["BTCUSDT"],
+        [M15],
+        RHYTHM,
+        market.clock,
+        on_load=lambda timeframe, has_failed: failed.append(has_failed),
+    )
+    for n_tries in (1, 2, 3):
+        keeper.refresh("BTCUSDT")
+        assert len(held(keeper).bars) == len(held(keeper).close_times) == 8
+        assert (held(keeper).failure, held(keeper).n_tries) == (str(BROKEN), n_tries)
+        assert "out of reach" in tell_missing("BTCUSDT", M15, held(keeper))
+        market.pass_time(seconds=20)
+    assert failed == [True, True, True]
+    assert caplog.text.count("out of reach") == 1
+    # Where only older bars are missing, nothing is.
+    loaded = Renewed(market.bars.slice(0, 10), BROKEN)
+    keeper.refresh("BTCUSDT")
+    assert (len(held(keeper).bars), held(keeper).failure, failed[-1]) == (10, "", False)
+    loaded = Renewed(market.bars.slice(0, 11))
+    market.pass_time(minutes=15)
+    keeper.refresh("BTCUSDT")
+    assert (len(held(keeper).bars), held(keeper).n_tries) == (11, 0)
 
 
 def test_an_unforeseen_failure_is_one_as_well_and_the_log_has_it(market, caplog):

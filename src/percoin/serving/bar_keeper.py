@@ -11,6 +11,7 @@ from threading import Condition, Thread
 import numpy as np
 
 from percoin.bars.schema import Bars, format_time
+from percoin.bars.sources.base import Renewed
 from percoin.errors import BarsNotFoundError
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, utc_now
@@ -21,7 +22,7 @@ _LONGEST_WAIT_SECS = 5.0
 # Waits before a retry are longer or shorter by chance, up to so many times.
 _MOST_SPREAD = 1.25
 
-LoadBars = Callable[[str, Timeframe], Bars]
+LoadBars = Callable[[str, Timeframe], Bars | Renewed]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class BarKeeper:
     wait that doubles each time.
 
     Args:
-        load: Loads the bars of one market; several threads may call it at once.
+        load: Loads the bars of one market; several threads may call it at once. Stored bars
+            without the newest one are held, and their try counts as failed.
         symbols: Symbols to load.
         timeframes: Timeframes to load for each symbol.
         rhythm: When bars are loaded.
@@ -162,23 +164,31 @@ class BarKeeper:
         return all(thread.is_alive() for thread in self._threads)
 
     def _ask(self, market: Market, known: Held, now_ms: int) -> Held:
-        found = self._steps.run(market, partial(self._loaded, market, known, now_ms), None)
+        kept = [known]
+        found = self._steps.run(market, partial(self._loaded, market, kept, now_ms), None)
         self._on_load(market[1], found is None)
         if found is not None:
             return found
         failure = self._steps.failure(market)
-        return Held(known.bars, known.close_times, failure, known.n_tries + 1)
+        return replace(kept[-1], failure=failure, n_tries=known.n_tries + 1)
 
-    def _loaded(self, market: Market, known: Held, now_ms: int) -> Held:
+    def _loaded(self, market: Market, kept: list[Held], now_ms: int) -> Held:
+        """Load bars; those that come in spite of a failure are added to ``kept``."""
         symbol, timeframe = market
+        known = kept[-1]
         try:
-            bars = self._load(symbol, timeframe)
+            loaded = self._load(symbol, timeframe)
         except BarsNotFoundError as error:
             if timeframe not in self._optional:
                 raise
             return replace(known, failure=str(error), n_tries=known.n_tries + 1)
+        renewed = loaded if isinstance(loaded, Renewed) else Renewed(loaded)
+        bars, failure = renewed.bars, renewed.failure
         close_times = bars.open_time + timeframe.milliseconds
         is_current = int(close_times[-1]) >= _last_close(now_ms, timeframe)
+        if failure is not None and not is_current:
+            kept.append(Held(bars, close_times))
+            raise failure
         return Held(bars, close_times, "", 0 if is_current else known.n_tries + 1)
 
     def _next_time(self, market: Market, held: Held, now_ms: int) -> float:

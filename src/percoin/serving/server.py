@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from percoin.bars.schema import Bars
-from percoin.bars.sources.base import BarSource
+from percoin.bars.sources.base import BarSource, Renewed, RenewingSource
 from percoin.errors import ServeError
 from percoin.interruption import STOPPING
 from percoin.labels import LabelRule
@@ -203,9 +203,11 @@ class PredictionServer:
             self.recorder.record.close()
         return has_ended
 
-    def _load(self, symbol: str, timeframe: Timeframe) -> Bars:
-        n_bars = self.models.bars_to_hold((symbol, timeframe))
-        return self._setup.make_source(n_bars).load(symbol, timeframe)
+    def _load(self, symbol: str, timeframe: Timeframe) -> Bars | Renewed:
+        source = self._setup.make_source(self.models.bars_to_hold((symbol, timeframe)))
+        if isinstance(source, RenewingSource):
+            return source.renew(symbol, timeframe)
+        return source.load(symbol, timeframe)
 
 
 def _measuring(setup: Setup, board: AnswerBoard) -> SourceMeasuring | None:

@@ -418,6 +418,9 @@ def test_offline_the_stored_bars_are_used_and_their_age_is_said(make_source, cap
 
     assert_same_bars(bars, stored)
     assert "going on with the bars stored until 2025-02-05 10:00 UTC, 5 hours ago" in caplog.text
+    caplog.clear()
+    assert isinstance(make_source(**nowhere).renew("BTCUSDT", H1).failure, FetchError)
+    assert "going on" not in caplog.text
 
 
 def test_offline_stored_bars_that_do_not_reach_back_far_enough_are_an_error(make_source):

@@ -17,6 +17,7 @@ import pandas as pd
 from percoin.bars.gaps import describe_gaps, find_gaps
 from percoin.bars.renames import stored_names
 from percoin.bars.schema import Bars, check_bars, format_time
+from percoin.bars.sources.base import Renewed
 from percoin.bars.sources.binance.archive import Archive, Published, discard_files
 from percoin.bars.sources.binance.exchange import BINANCE, PAGE_BARS, Answered, Exchange
 from percoin.bars.sources.binance.transfer import Patience, Persistence
@@ -112,18 +113,23 @@ class ExchangeSource:
             DataError: The store cannot be written.
             ConfigError: ``symbol`` is no market or an old name of one.
         """
-        update = self.update(symbol, timeframe)
-        if update.ended_note:
-            _warn_once(f"{symbol} {timeframe}: {update.ended_note}")
-        if update.failure is not None:
-            closed = update.bars.close_time()
+        renewed = self.renew(symbol, timeframe)
+        if renewed.failure is not None:
+            closed = renewed.bars.close_time()
             logger.warning(
                 "%s; going on with the bars stored until %s UTC, %s ago",
-                update.failure,
+                renewed.failure,
                 format_time(closed),
                 _age(time.time() - closed.timestamp()),
             )
-        return update.bars
+        return renewed.bars
+
+    def renew(self, symbol: str, timeframe: Timeframe) -> Renewed:
+        """As ``load``, for a caller that reports itself why the newest bars are missing."""
+        update = self.update(symbol, timeframe)
+        if update.ended_note:
+            _warn_once(f"{symbol} {timeframe}: {update.ended_note}")
+        return Renewed(update.bars, update.failure)
 
     def update(self, symbol: str, timeframe: Timeframe) -> Update:
         """As ``load``, for a caller that reports itself what is missing."""
