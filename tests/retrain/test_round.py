@@ -17,6 +17,7 @@ from percoin.registry.catalogue import Version, check_market, served_version, ve
 from percoin.registry.changes import promote
 from percoin.registry.history import Action, read_history
 from percoin.registry.manifest import BarsInfo, Gate, Manifest, StoredVerdict
+from percoin.registry.revision import demote, withdraw_acceptance
 from percoin.report.reading import read_model
 from percoin.retrain.__main__ import main, raise_if_undone, read_task
 from percoin.retrain.decisions import Absent, Cause, LiveSkill, Verb
@@ -259,6 +260,22 @@ def test_models_that_failed_on_the_same_test_rows_make_the_next_gate_stricter(tr
     assert looked(trained).n_looks == 3
     serve(trained, ACCEPTED)
     assert looked(trained).n_looks == 3
+
+
+def test_a_model_that_lost_its_acceptance_counts_as_a_failed_one(trained):
+    where = market(trained)
+    for _ in range(2):
+        kept = serve(trained, ACCEPTED)
+        withdraw_acceptance(where.root, where.symbol, where.timeframe, kept, "tried among many")
+        promote(where, kept, "the next one is made from it", force=True)
+    assert looked(trained).n_looks == 4  # with the training's own verdict
+    kept = serve(trained, ACCEPTED)
+    assert looked(trained).n_looks == 4
+    demote(where.root, where.symbol, where.timeframe, kept, "its live skill is gone")
+    assert looked(trained).n_looks == 5
+    # What says so stays when the accepted version is pruned.
+    shutil.rmtree(where.versions / kept)
+    assert looked(trained).n_looks == 5
 
 
 def test_looks_that_somebody_has_named_are_carried_over_and_grow_with_failures(trained):

@@ -321,28 +321,44 @@ def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
 def n_looks(versions: Sequence[Version]) -> int:
     """Count how often the rows of the next test part will have judged models, next one included.
 
-    Failed models count, and so do the looks that a user gave on a command line.
+    Failed models count, also those that lost their acceptance later, and so do the looks that a
+    user gave on a command line.
     """
-    known: list[tuple[Manifest, int]] = []
+    known: list[_Tried] = []
+    whole = {version.version_id for version in versions if version.manifest is not None}
     for version in versions:
         manifest = version.manifest
-        if manifest is None or manifest.revised_from:
+        if manifest is None or manifest.revised_from in whole:
             continue
         asked = manifest.config.get("looks")
         # A retraining derives its looks from the earlier models; a user gave any higher number.
         named = min(asked, _MOST_LOOKS) if type(asked) is int else 1
-        known.append((manifest, named if named > _looks_after(known) else 1))
+        known.append(_Tried(version, manifest, named if named > _looks_after(known) else 1))
     return _looks_after(known)
 
 
-def _looks_after(known: Sequence[tuple[Manifest, int]]) -> int:
-    """Return the looks of the next model; each known model comes with the looks a user gave it."""
+@dataclass(frozen=True)
+class _Tried:
+    """A model that was judged, and the looks that a user gave it."""
+
+    version: Version
+    manifest: Manifest
+    by_hand: int
+
+    @property
+    def has_failed(self) -> bool:
+        is_accepted = self.manifest.gate.verdict is StoredVerdict.ACCEPTED
+        return bool(self.version.withdrawn_by) or not is_accepted
+
+
+def _looks_after(known: Sequence[_Tried]) -> int:
+    """Return the looks of the next model."""
     if not known:
         return 1
     # The next test part is about as long as this one and ends later.
-    since = known[-1][0].bars.splits["test"].first
+    since = known[-1].manifest.bars.splits["test"].first
     looks = 1
-    for manifest, by_hand in known:
-        if manifest.bars.splits["test"].last >= since:
-            looks = max(looks, by_hand) + (manifest.gate.verdict is not StoredVerdict.ACCEPTED)
+    for tried in known:
+        if tried.manifest.bars.splits["test"].last >= since:
+            looks = max(looks, tried.by_hand) + tried.has_failed
     return looks
