@@ -306,6 +306,25 @@ def test_looks_named_for_test_rows_that_have_passed_are_forgotten(trained):
     assert looks_after(days=300) == 1
 
 
+def test_a_walk_forward_is_judged_on_the_rows_of_all_its_folds(trained):
+    manifest = served_version(market(trained)).manifest
+    test = manifest.bars.splits["test"]
+    newest_fold = {**manifest.bars.splits, "test": replace(test, first=test.last)}
+    walked = {
+        "gate": ACCEPTED,
+        "bars": replace(manifest.bars, splits=newest_fold),
+        "config": {**manifest.config, "evaluation": "walk_forward", "folds": 4},
+    }
+    for hours in (1, 2):
+        add_version(trained, gate=REJECTED, bars=move(manifest.bars, timedelta(hours=-hours)))
+    add_version(trained, **walked)
+    assert looked(trained).n_looks == 4  # and the training's own verdict
+    # Without the days of its test rows they are estimated: four fifths of all bars.
+    failed = [replace(manifest, bars=move(manifest.bars, timedelta(days=-n))) for n in (9, 900)]
+    versions = [*failed, replace(manifest, **walked)]
+    assert n_looks([Version(str(n), found) for n, found in enumerate(versions)]) == 2
+
+
 def move(bars: BarsInfo, span: timedelta) -> BarsInfo:
     def later(moment: str) -> str:
         return (datetime.fromisoformat(moment) + span).strftime("%Y-%m-%dT%H:%M:%SZ")

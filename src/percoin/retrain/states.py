@@ -14,11 +14,15 @@ from pathlib import Path
 
 from percoin.bars.schema import Bars, is_simulated
 from percoin.bars.store import BarStore
-from percoin.config import BinanceConfig, RetrainConfig, SimulatedConfig
-from percoin.errors import ConfigError, DataError, ModelNotFoundError
+from percoin.config import BinanceConfig, EvaluationMode, RetrainConfig, SimulatedConfig
+from percoin.errors import ConfigError, DataError, InvalidArtifactError, ModelNotFoundError
+from percoin.evaluation.daily import DailyLosses
 from percoin.registry.catalogue import Version, markets_in, read_versions
+from percoin.registry.contents import read_metrics, read_section
+from percoin.registry.field_checks import time_text
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import Manifest, StoredVerdict
+from percoin.registry.publish import version_folder
 from percoin.registry.revision import was_promoted_since
 from percoin.report.reading import SavedModel, read_model
 from percoin.retrain.decisions import Absent, Condition, DueRules, MarketState
@@ -169,7 +173,8 @@ def look_at(market: MarketFolder, task: Task, now: datetime) -> Subject:
         obstacle=obstacle,
     )
     served = "" if shown.manifest is None else shown.manifest.version_id
-    return Subject(market, state, manifest, source, n_looks(versions), served=served)
+    looks = n_looks(versions, market)
+    return Subject(market, state, manifest, source, looks, served=served)
 
 
 def store_of(settings: RetrainConfig) -> BarStore:
@@ -318,11 +323,16 @@ def _obstacle(manifest: Manifest | None, source: tuple[str, ...]) -> str:
     return ""
 
 
-def n_looks(versions: Sequence[Version]) -> int:
+def n_looks(versions: Sequence[Version], market: MarketFolder | None = None) -> int:
     """Count how often the rows of the next test part will have judged models, next one included.
 
     Failed models count, also those that lost their acceptance later, and so do the looks that a
     user gave on a command line.
+
+    Args:
+        versions: All versions of the market, oldest first.
+        market: Where they lie. With it the days that judged a walk-forward are read; without it
+            they are estimated.
     """
     known: list[_Tried] = []
     whole = {version.version_id for version in versions if version.manifest is not None}
@@ -333,17 +343,26 @@ def n_looks(versions: Sequence[Version]) -> int:
         asked = manifest.config.get("looks")
         # A retraining derives its looks from the earlier models; a user gave any higher number.
         named = min(asked, _MOST_LOOKS) if type(asked) is int else 1
-        known.append(_Tried(version, manifest, named if named > _looks_after(known) else 1))
+        by_hand = named if named > _looks_after(known) else 1
+        known.append(_Tried(version, manifest, by_hand, _first_judged(manifest, market)))
     return _looks_after(known)
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A model that was judged, and the looks that a user gave it."""
+    """A model that was judged.
+
+    Attributes:
+        version: Its version.
+        manifest: The manifest of it.
+        by_hand: The looks that a user gave it.
+        first_judged: Open time of the first row that judged it.
+    """
 
     version: Version
     manifest: Manifest
     by_hand: int
+    first_judged: str
 
     @property
     def has_failed(self) -> bool:
@@ -356,9 +375,39 @@ def _looks_after(known: Sequence[_Tried]) -> int:
     if not known:
         return 1
     # The next test part is about as long as this one and ends later.
-    since = known[-1].manifest.bars.splits["test"].first
+    since = known[-1].first_judged
     looks = 1
     for tried in known:
         if tried.manifest.bars.splits["test"].last >= since:
             looks = max(looks, tried.by_hand) + tried.has_failed
     return looks
+
+
+def _first_judged(manifest: Manifest, market: MarketFolder | None) -> str:
+    """Return the open time of the first test row; of a walk-forward, that of its oldest fold.
+
+    The splits of a manifest are those of the newest fold.
+    """
+    bars = manifest.bars
+    first = bars.splits["test"].first
+    if manifest.config.get("evaluation") != EvaluationMode.WALK_FORWARD:
+        return first
+    days = () if market is None else _judged_days(manifest, market)
+    if days:
+        return min(first, f"{days[0]}T00:00:00Z")
+    asked = manifest.config.get("folds")
+    n_folds = asked if type(asked) is int and 0 < asked <= bars.n_bars else 1
+    start, end = (datetime.fromisoformat(t) for t in (bars.first_open_time, bars.last_open_time))
+    # The folds are of equal length, and so are the rows before the oldest one.
+    return min(first, time_text(start + (end - start) / (n_folds + 1)))
+
+
+def _judged_days(manifest: Manifest, market: MarketFolder) -> tuple[str, ...]:
+    """Return the days of all test rows of a version; empty if they cannot be read."""
+    try:
+        folder = version_folder(market, manifest.version_id)
+        sections = read_metrics(market, folder, manifest)
+    except InvalidArtifactError:
+        return ()
+    losses = read_section(DailyLosses, sections, "daily_losses")
+    return () if losses is None else losses.days
