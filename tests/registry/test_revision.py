@@ -9,7 +9,7 @@ from artifact_builders import SYMBOL, TIMEFRAME, check_whole, draft, export, loa
 from percoin.errors import InvalidArtifactError, VersionRefusedError
 from percoin.registry import publish
 from percoin.registry.catalogue import check_market, read_versions, version_ids
-from percoin.registry.changes import promote
+from percoin.registry.changes import promote, rollback
 from percoin.registry.history import Action, read_history
 from percoin.registry.layout import HASHED_FILES, MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Gate, StoredVerdict
@@ -238,3 +238,32 @@ def test_a_withdrawal_never_goes_to_a_newer_version(tmp_path):
     # Nor where the newer one is all that there is.
     revised = withdraw(tmp_path, oldest)
     assert served(tmp_path) == revised.folder.name != newest
+
+
+def test_a_withdrawal_does_not_undo_a_rollback(tmp_path):
+    kept = export(tmp_path, 0.0, gate=ACCEPTED).name
+    export(tmp_path, 1.0, gate=ACCEPTED)
+    rollback(market(tmp_path), "the newer one loses more")
+    assert served(tmp_path) == kept
+    withdraw(tmp_path, export(tmp_path, 2.0, gate=ACCEPTED).name)
+    assert served(tmp_path) == kept
+    # Nor does the next one.
+    withdraw(tmp_path, export(tmp_path, 3.0, gate=ACCEPTED).name)
+    assert served(tmp_path) == kept
+
+
+def test_a_withdrawal_brings_back_what_was_promoted_with_force(tmp_path):
+    chosen = export(tmp_path, 0.0, gate=ACCEPTED).name
+    demote(tmp_path, SYMBOL, TIMEFRAME, chosen, "its skill did not last")
+    promote(market(tmp_path), chosen, "I know better", force=True)
+    withdraw(tmp_path, export(tmp_path, 1.0, gate=ACCEPTED).name)
+    assert served(tmp_path) == chosen
+
+
+def test_a_withdrawal_does_not_bring_back_a_promoted_model_that_was_left(tmp_path):
+    first = export(tmp_path, 0.0, gate=ACCEPTED).name
+    rejected = export(tmp_path, 1.0, gate=REJECTED).name
+    promote(market(tmp_path), rejected, "to look at it", force=True)
+    rollback(market(tmp_path), "it is no good")
+    withdraw(tmp_path, export(tmp_path, 2.0, gate=ACCEPTED).name)
+    assert served(tmp_path) == first

@@ -35,10 +35,10 @@ def withdraw_acceptance(
 ) -> Exported:
     """Give an accepted version the verdict "rejected", as a new version with the same files.
 
-    If the accepted version is served, the newest earlier accepted one is served again. If
-    there is none, the link leads to the revised one. The accepted version stays on disk, but
-    is not served again without force. A second call finishes what a killed call left undone;
-    a promotion since then stands.
+    If the accepted version is served, what was served before it is served again, also if it was
+    promoted with force, else the newest earlier accepted one. If there is none, the link leads to
+    the revised one. The accepted version stays on disk, but is not served again without force. A
+    second call finishes what a killed call left undone; a promotion since then stands.
 
     Args:
         root: The models folder.
@@ -132,17 +132,26 @@ def _change(
     versions = (accepted.version_id, revised_id)
     serve = None
     if publish.served_id(market) == accepted.version_id:
-        earlier = _newest_earlier_accepted(market, accepted) if withdrawal.falls_back else None
+        earlier = _served_instead(market, accepted) if withdrawal.falls_back else None
         serve = earlier or revised_id
     return publish.Change(Action.WITHDRAW, versions, withdrawal.reason, serve)
 
 
-def _newest_earlier_accepted(market: MarketFolder, accepted: Manifest) -> str | None:
-    for version in reversed(read_versions(market)):
-        is_earlier = version.version_id < accepted.version_id
-        if is_earlier and not objection_beside(version, accepted):
+def _served_instead(market: MarketFolder, accepted: Manifest) -> str | None:
+    """What was served before the version, else the newest earlier accepted one; None if neither.
+
+    What a person promoted comes back whatever its verdict; one that a person left for an earlier
+    one does not. A newer version never takes the place of an older one.
+    """
+    earlier = {v.version_id: v for v in read_versions(market) if v.version_id < accepted.version_id}
+    trail = read_history(market).served_before(accepted.version_id)
+    for name in dict.fromkeys([*trail, *reversed(earlier)]):
+        if name not in earlier:
+            continue
+        is_chosen = name in trail and was_promoted_since(market, name)
+        if is_chosen or not objection_beside(earlier[name], accepted):
             try:
-                return load_version(market, version.version_id).folder.name
+                return load_version(market, name).folder.name
             except InvalidArtifactError:
                 continue
     return None
