@@ -2,6 +2,7 @@ import json
 import os
 
 import pytest
+from report.report_builders import judged
 
 from percoin.audit.findings import Finding, FindingStatus, format_findings, summarise
 from percoin.audit.published import audit_metrics_file, audit_scores
@@ -28,6 +29,17 @@ def test_the_four_scores_of_an_old_metrics_json_are_recognised(tmp_path):
     assert finding.status is FindingStatus.CONSTANT
     assert finding.is_bad
     assert "97.78% of the rows have one label; 88 of 90 rows" in finding.evidence
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_scores_of_a_constant_are_no_fault_of_probabilities_that_inform(tmp_path, constant):
+    evaluation = judged(constant=constant, n_rows=300).to_json()
+    matrix = [[0, 12, 0], [0, 60, 0], [0, 18, 0]]
+    for scores in (CONSTANT, {**HONEST, "confusion_matrix": matrix}):
+        path = write(tmp_path / "metrics.json", scores, evaluation=evaluation)
+        (finding,) = audit_metrics_file(path)
+        assert finding.status is (FindingStatus.CONSTANT if constant else FindingStatus.OK)
+        assert ("; but the probabilities differ from row to row" in finding.evidence) != constant
 
 
 @pytest.mark.parametrize("n_right", range(30, 90))

@@ -26,18 +26,22 @@ def test_near_constant_predictor_is_named():
     assert detect_collapse(probabilities).kind is CollapseKind.NEAR_CONSTANT
 
 
-def test_predictor_with_one_answer_is_named():
+def test_signals_that_are_all_the_same_are_named():
     doubt = np.random.default_rng(0).uniform(0.0, 0.45, 500)
-    finding = detect_collapse(np.stack([doubt / 2, 1 - doubt, doubt / 2], axis=1))
+    probabilities = np.stack([doubt / 2, 1 - doubt, doubt / 2], axis=1)
+    finding = detect_collapse(probabilities, decisions=np.ones(500, dtype=np.int64))
     assert finding.kind is CollapseKind.ONE_ANSWER
     assert finding.detail == "decides NO_TRADE on 500 of 500 rows"
+    # Probabilities that differ from row to row may have skill, whatever is likeliest.
+    assert detect_collapse(probabilities) is None
+    assert describe_lopsided(probabilities) == "decides NO_TRADE on 100.0% of the rows"
 
 
 def test_what_is_decided_counts_where_it_is_not_the_likeliest_class():
     longs = np.arange(500) % 3 == 0
     probabilities = np.where(longs[:, None], [0.1, 0.6, 0.3], [0.2, 0.7, 0.1])
     decisions = np.where(longs, 2, 1)
-    assert detect_collapse(probabilities).kind is CollapseKind.ONE_ANSWER
+    assert describe_lopsided(probabilities) == "decides NO_TRADE on 100.0% of the rows"
     assert detect_collapse(probabilities, decisions=decisions) is None
     assert describe_lopsided(probabilities, decisions=decisions) is None
     always = detect_collapse(probabilities, decisions=np.zeros(500, dtype=np.int64))

@@ -115,6 +115,20 @@ def test_a_constant_model_is_rejected_by_name():
     assert evaluation.verdict.reasons[0].startswith("collapsed (constant)")
 
 
+def test_a_model_of_a_quiet_market_may_always_find_no_trade_likeliest():
+    truth = 0.45 * TRUTH + 0.55 * np.array([0.0, 1.0, 0.0])
+    assert set(truth.argmax(axis=1)) == {Signal.NO_TRADE}
+    labels = draw_labels(truth, seed=1)
+    evaluation = evaluated(Forecast("model", truth), labels, (prior_forecast(labels),))
+    assert evaluation.collapse is None
+    assert evaluation.verdict.outcome is Outcome.ACCEPTED
+    assert "decides NO_TRADE on 100.0% of the rows" in evaluation.verdict.cautions
+    # Of who gives signals alone that is all there is.
+    always = Forecast("model", truth, np.full(len(truth), Signal.NO_TRADE))
+    rejected = evaluated(always, labels, (prior_forecast(labels),))
+    assert rejected.verdict.reasons[0].startswith("collapsed (one_answer)")
+
+
 def test_a_month_of_daily_bars_is_untestable_not_bad():
     few = slice(0, 40)
     evaluation = evaluate(

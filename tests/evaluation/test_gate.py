@@ -45,6 +45,15 @@ def test_a_collapsed_model_is_rejected_by_name_whatever_it_scores():
     assert verdict.reasons[0].startswith("collapsed (constant)")
 
 
+def test_on_too_few_rows_only_a_constant_is_one():
+    few = replace(SKILL, lower=None, upper=None, p_value=None)
+    outcomes = [
+        judge(few, EVEN, "logistic", Collapse(kind, "as good as a constant")).outcome
+        for kind in (CollapseKind.CONSTANT, CollapseKind.NEAR_CONSTANT, CollapseKind.ONE_ANSWER)
+    ]
+    assert outcomes == [Outcome.REJECTED, Outcome.UNTESTABLE, Outcome.UNTESTABLE]
+
+
 def test_behind_the_rival_beyond_noise_is_rejected():
     worse = replace(EVEN, value=-0.01, lower=-0.015, upper=-0.005)
     verdict = judge(SKILL, worse, "boosting", None)

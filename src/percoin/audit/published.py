@@ -16,9 +16,11 @@ import numpy as np
 from percoin.audit.findings import Finding, FindingStatus
 from percoin.errors import ConfigError
 from percoin.evaluation.collapse import recognise_constant
+from percoin.evaluation.stored import evaluation_from_json
 from percoin.types import CLASS_NAMES
 
 _NAME = "scores of a constant"
+_DIFFER = "the probabilities differ from row to row, and the skills judge those"
 _SCORES = ("accuracy", "precision", "recall", "f1")
 _DIGITS = 4
 _MOST_ROWS = 10**12
@@ -39,7 +41,21 @@ def audit_metrics_file(path: Path) -> list[Finding]:
     info = content.get("dataset_info")
     n_rows = info.get("test_samples") if isinstance(info, dict) else None
     is_count = type(n_rows) is int and 0 < n_rows <= _MOST_ROWS
-    return [audit_scores(metrics, n_rows if is_count else None)]
+    return [
+        audit_scores(metrics, n_rows if is_count else None, informs=is_known_to_inform(content))
+    ]
+
+
+def is_known_to_inform(content: Mapping[str, Any]) -> bool:
+    """Whether percoin has judged a model and found that its probabilities differ by row.
+
+    Args:
+        content: A ``metrics.json``; that of another system, or a ``meta.json``, does not say.
+    """
+    try:
+        return evaluation_from_json(content.get("evaluation")).collapse is None
+    except ValueError:
+        return False
 
 
 def _read(path: Path) -> Any:
@@ -59,14 +75,23 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"metrics={path} is nested too deeply for a file of scores") from None
 
 
-def audit_scores(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
+def audit_scores(metrics: Mapping[str, Any], n_rows: int | None, informs: bool = False) -> Finding:
     """Check the four weighted scores, and the confusion matrix if there is one.
 
     Args:
         metrics: ``accuracy, precision, recall, f1`` as fractions; optionally
             ``confusion_matrix`` with the true classes in rows.
         n_rows: Number of test rows, or None if unknown.
+        informs: Whether the probabilities behind the decisions are known to differ by row: then
+            the scores are those of a constant and the model is none.
     """
+    found = _find_constant(metrics, n_rows)
+    if found.status is not FindingStatus.CONSTANT or not informs:
+        return found
+    return Finding(_NAME, FindingStatus.OK, f"{found.evidence}; but {_DIFFER}")
+
+
+def _find_constant(metrics: Mapping[str, Any], n_rows: int | None) -> Finding:
     answer = _only_answer(metrics.get("confusion_matrix"))
     if answer is not None:
         evidence = f"every decision of the confusion matrix is {answer}"

@@ -16,7 +16,7 @@ from percoin.audit.pooled import (
     rebuild_pooled,
     with_compared,
 )
-from percoin.audit.published import audit_scores
+from percoin.audit.published import audit_scores, is_known_to_inform
 from percoin.audit.rows import check_dataset_rows, check_scaling, same_scaling
 from percoin.bars.schema import Bars
 from percoin.config.dates import moment_ms
@@ -32,7 +32,9 @@ from percoin.errors import InvalidArtifactError, ModelNotFoundError
 from percoin.features.feature_set import compute_features
 from percoin.features.scaling import Scaling
 from percoin.registry.artifact import load_artifact
+from percoin.registry.contents import read_metrics
 from percoin.registry.field_checks import open_time_text
+from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import SPLIT_NAMES, Manifest
 from percoin.training.recipes.pool import UNUSABLE, spec_of
 from percoin.types import FloatArray
@@ -53,14 +55,17 @@ def audit_served(models_dir: Path, bars: Bars, load: LoadBars | None = None) -> 
         The findings; empty if no model is served.
     """
     try:
-        manifest = load_artifact(models_dir, bars.symbol, bars.timeframe).manifest
+        artifact = load_artifact(models_dir, bars.symbol, bars.timeframe)
+        manifest = artifact.manifest
+        market = MarketFolder(models_dir, bars.symbol, bars.timeframe)
+        informs = is_known_to_inform(read_metrics(market, artifact.folder, manifest))
     except ModelNotFoundError:
         return []
     except InvalidArtifactError as error:
         return [Finding(_PREFIX + "can be loaded", FindingStatus.CANNOT_TELL, str(error))]
     n_rows = manifest.dataset_info.test_samples
     findings = [
-        audit_scores(asdict(manifest.test_metrics), n_rows),
+        audit_scores(asdict(manifest.test_metrics), n_rows, informs),
         check_spans(manifest),
         *check_manifest(manifest, bars, load),
     ]

@@ -40,9 +40,9 @@ class CollapseLimits:
         min_information: In nats a row, see ``forecast_information``. Real models of
             these markets have .002 to .03. Below this limit even a perfectly calibrated
             model has no skill to show.
-        max_answer_share: Largest allowed share of rows with the same decision. It is close
-            to 1, because a good model of a quiet market nearly always gives NO_TRADE and
-            still knows when NO_TRADE is less certain.
+        max_answer_share: Largest allowed share of rows with the same signal, for a forecaster
+            of signals. A good model of a quiet market may always find NO_TRADE most probable and
+            still know when it is less certain: its skills judge that.
         lopsided_share: From this share of equal decisions on, a caution is added.
     """
 
@@ -90,9 +90,8 @@ def detect_collapse(
     Args:
         probabilities: Forecasts on test rows, shape (n, C).
         limits: Limits from which a forecaster counts as collapsed.
-        decisions: Its signals, shape (n,); None means the most probable class. Pass the
-            signals of a rule: in a quiet market NO_TRADE is most probable after every signal,
-            so the most probable class hides them.
+        decisions: The signals of a rule, shape (n,), which must not be all the same. None for
+            a forecaster of probabilities, where it is enough that these differ.
     """
     limits = limits or CollapseLimits()
     checked = check_probabilities(probabilities)
@@ -106,7 +105,7 @@ def detect_collapse(
         detail = f"its probabilities carry {information:.6f} nats a row; decides {answer}"
         return Collapse(CollapseKind.NEAR_CONSTANT, detail)
     share = counts.max() / len(checked)
-    if share > limits.max_answer_share:
+    if decisions is not None and share > limits.max_answer_share:
         detail = f"decides {answer} on {counts.max()} of {len(checked)} rows"
         return Collapse(CollapseKind.ONE_ANSWER, detail)
     return None

@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 
 from percoin.evaluation.block_length import MIN_BLOCKS
-from percoin.evaluation.collapse import Collapse
+from percoin.evaluation.collapse import Collapse, CollapseKind
 from percoin.evaluation.uncertainty import Estimate
 from percoin.intervals import interval_text
 
@@ -150,11 +150,9 @@ def judge(
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
         return Verdict(outcome, reasons, noticed, p_value)
 
-    if collapse is not None:
-        return verdict(Outcome.REJECTED, f"collapsed ({collapse.kind}): {collapse.detail}")
-    for estimate in rulers.values():
-        if estimate.lower is None or estimate.n_effective_rows < rules.min_effective_rows:
-            return verdict(Outcome.UNTESTABLE, _too_few_rows(estimate, rules))
+    unmeasured = _unmeasured(collapse, list(rulers.values()), rules)
+    if unmeasured is not None:
+        return verdict(*unmeasured)
     shown = {name: f"skill over the {name} {interval_text(e)}" for name, e in rulers.items()}
     for name, estimate in rulers.items():
         if estimate.upper is not None and estimate.upper < 0:
@@ -170,6 +168,20 @@ def judge(
     is_ahead = lead.lower is not None and lead.lower > 0
     standing = f"{'ahead of' if is_ahead else 'level with'} {rival}: {versus}"
     return verdict(Outcome.ACCEPTED, *shown.values(), standing)
+
+
+def _unmeasured(
+    collapse: Collapse | None, skills: Sequence[Estimate], rules: GateRules
+) -> tuple[Outcome, str] | None:
+    """The decision on a model whose skills say nothing; None if they count."""
+    collapsed = "" if collapse is None else f"collapsed ({collapse.kind}): {collapse.detail}"
+    # Any number of rows shows that; the other kinds can be chance on a few rows.
+    if collapse is not None and collapse.kind is CollapseKind.CONSTANT:
+        return Outcome.REJECTED, collapsed
+    for skill in skills:
+        if skill.lower is None or skill.n_effective_rows < rules.min_effective_rows:
+            return Outcome.UNTESTABLE, _too_few_rows(skill, rules)
+    return (Outcome.REJECTED, collapsed) if collapsed else None
 
 
 def _choices(search: Search) -> list[str]:
