@@ -470,6 +470,14 @@ def test_intervals_have_blocks_of_a_day_at_least():
     assert evaluation.model.skill.block_length >= 96
 
 
+def test_daily_bars_make_at_most_sixteen_blocks_too():
+    bars = make_bars(2000, timeframe=Timeframe.D1)
+    daily = build_dataset(bars, DatasetSpec(FIXED, FeatureSet(), 8, spec(FIXED), 3000))
+    evaluation = judge_folds([forecast(daily)], RULES).evaluation
+    assert (evaluation.bootstrap.day, evaluation.bootstrap.is_market) == (1, True)
+    assert evaluation.model.skill.block_length >= evaluation.n_rows // 16 > 10
+
+
 def test_where_no_threshold_pays_the_verdict_says_that_nothing_is_traded():
     fold = forecast(DATASETS[FIXED.kind])
     never = judge_folds([replace(fold, threshold=NO_TRADES)], RULES)

@@ -139,6 +139,7 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
             rules.seed,
             rules.repetitions,
             day=math.ceil(newest.dataset.bars.timeframe.bars_per_day),
+            is_market=True,
         ),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
