@@ -6,7 +6,7 @@ from forecast_builders import draw_labels, prior_forecast, true_probabilities
 
 from percoin.evaluation.backtest import Costs, ExitRule, Prices, backtest, buy_and_hold
 from percoin.evaluation.evaluate import Forecast, assess, evaluate, pool
-from percoin.evaluation.gate import Outcome
+from percoin.evaluation.gate import Outcome, Search
 from percoin.evaluation.metrics import log_loss_skill, row_log_loss
 from percoin.evaluation.table import (
     class_rows,
@@ -101,6 +101,12 @@ def test_words_for_people_say_what_was_shown():
     evaluation = evaluated(rival="blurred")
     assert evaluation.shown() == "skill shown, ahead of blurred"
     assert evaluation.shown(Outcome.REJECTED) == "no skill shown among all that was tried"
+    among = "not significant among the 9 models tried: p=0.02, false discovery rate 0.05"
+    gone = "its live skill is gone: live -0.04 [-0.05, -0.03], at most -0.02"
+    assert evaluation.shown(Outcome.REJECTED, among) == "no skill shown among all that was tried"
+    assert evaluation.shown(Outcome.REJECTED, gone) == "its live skill is gone"
+    looks = evaluated(rival="blurred", search=Search(n_looks=9999))
+    assert looks.shown() == "no skill shown among all that was tried"
     level = evaluated(baselines=(PRIOR, Forecast("twin", TRUTH)), rival="twin")
     assert level.shown() == "skill shown, level with twin"
     behind = evaluated(model=BLURRED, baselines=(PRIOR, Forecast("truth", TRUTH)), rival="truth")

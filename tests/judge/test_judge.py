@@ -81,6 +81,8 @@ def test_forecasts_that_are_stamped_too_early_are_a_leak(n_early):
     assert verdict.outcome is Outcome.REJECTED
     bars = "1 bar" if n_early == 1 else "2 bars"
     assert verdict.reasons[0].startswith(f"stamped {bars} too early")
+    assert judged.evaluation.shown() == f"stamped {bars} too early"
+    assert judged.board().entries[0].short_reason == f"stamped {bars} too early"
 
 
 def test_forecasts_that_are_stamped_too_late_are_named():

@@ -125,6 +125,8 @@ def test_an_acceptance_that_was_withdrawn_is_not_counted_as_skill_shown():
 
     board = make_board([withdrawn, other], NOW)
 
+    told = by_name(board)["BTCUSDT 15m"]
+    assert (told.shown, told.short_reason) == ("no skill shown", "its live skill fell")
     assert answer(board) == "None of the 2 models has shown skill."
     assert sweep_note(board).endswith(
         "judged alone 1 would show skill, judged together 0, 1 withdrawn since."

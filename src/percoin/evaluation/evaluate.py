@@ -16,7 +16,15 @@ from percoin.evaluation.collapse import (
     describe_lopsided,
     detect_collapse,
 )
-from percoin.evaluation.gate import GateRules, Outcome, Search, Verdict, judge
+from percoin.evaluation.gate import (
+    STAMPED,
+    GateRules,
+    Outcome,
+    Search,
+    Verdict,
+    judge,
+    was_tried_too_often,
+)
 from percoin.evaluation.metrics import ReliabilityBin, Scores, reliability, row_log_loss, score
 from percoin.evaluation.skills import BinaryView, activity, direction
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
@@ -144,24 +152,32 @@ class Evaluation:
             for name, bins in self.reliability.items()
         }
 
-    def shown(self, outcome: Outcome | None = None) -> str:
-        """What the test rows show, as a phrase for people.
+    def shown(self, outcome: Outcome | None = None, reason: str = "") -> str:
+        """What the test rows show, or why that does not count, as a phrase for people.
 
         Args:
             outcome: Outcome after false discovery control over all tried models; the model's
                 own outcome if None.
+            reason: The reason that decided ``outcome``; empty means that control. It is not
+                used without an outcome.
         """
+        reason = reason if outcome is not None else self.verdict.reasons[0]
         outcome, lead = outcome or self.verdict.outcome, self.lead
         if outcome is Outcome.UNTESTABLE:
             return "too few rows to tell"
         if self.collapse is not None:
             return "no skill shown: hardly more than a constant answer"
+        if reason.startswith(STAMPED):
+            return reason.partition(":")[0]
         rulers = [self.model.skill, self.model.recent_skill]
         is_above = all(e is None or (e.lower is not None and e.lower > 0) for e in rulers)
         if outcome is not Outcome.ACCEPTED and not is_above:
             return "no skill shown"
         if lead.upper is not None and lead.upper < 0:
             return f"skill shown, behind {self.rival_name}"
+        if outcome is not Outcome.ACCEPTED and reason and not was_tried_too_often(reason):
+            # Such as a live skill that is gone.
+            return reason.partition(":")[0]
         if outcome is not Outcome.ACCEPTED:
             # The interval is valid for this model alone, not after a choice among many.
             return "no skill shown among all that was tried"

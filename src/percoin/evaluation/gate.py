@@ -20,6 +20,11 @@ from percoin.intervals import interval_text
 FALSE_DISCOVERY_RATE = 0.05
 # One tail of a two-sided 95 % interval.
 _ONE_SIDED = 0.025
+# How reasons begin that the number of tries decided.
+_AFTER_LOOKS, _AMONG_MODELS = "no skill shown after", "not significant among the"
+
+# How the reason begins that forecasts were not known at the close of their bars.
+STAMPED = "stamped "
 
 
 class Outcome(StrEnum):
@@ -208,7 +213,7 @@ def _after_looks(skill: Estimate, search: Search) -> Estimate:
 
 def _worn(p_value: float, search: Search) -> str:
     return (
-        f"no skill shown after {search.n_looks} looks at the same test rows: p={p_value:.2g}, "
+        f"{_AFTER_LOOKS} {search.n_looks} looks at the same test rows: p={p_value:.2g}, "
         f"corrected for the looks, must be at most {_ONE_SIDED:g}; newer bars give fresh test rows"
     )
 
@@ -244,9 +249,14 @@ def why_not_standing(
     """The reason text for a model that is not significant among all tried models."""
     shown = "without a p-value" if p_value is None else f"p={p_value:.2g}"
     return (
-        f"not significant among the {n_tested} models tried: {shown}, false discovery rate "
+        f"{_AMONG_MODELS} {n_tested} models tried: {shown}, false discovery rate "
         f"{rate:g} (Benjamini-Yekutieli)"
     )
+
+
+def was_tried_too_often(reason: str) -> bool:
+    """Whether a reason is that of the false discovery control or of the looks at the test rows."""
+    return reason.startswith((_AFTER_LOOKS, _AMONG_MODELS))
 
 
 def apply_false_discovery_control(

@@ -20,7 +20,7 @@ from percoin.evaluation.backtest import BUY_AND_HOLD, Exit
 from percoin.evaluation.baselines import class_shares, default_baselines, frequencies_after
 from percoin.evaluation.evaluate import Evaluation, Forecast
 from percoin.evaluation.fold_forecasts import JudgingRules, forecast_given
-from percoin.evaluation.gate import Outcome, Verdict
+from percoin.evaluation.gate import STAMPED, Outcome, Verdict
 from percoin.evaluation.judgement import judge_folds
 from percoin.evaluation.level_reach import reached_text
 from percoin.evaluation.metrics import N_CLASSES, row_log_loss
@@ -332,7 +332,7 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     if early is not None:
         bars, gain = early
         reason = (
-            f"stamped {_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
+            f"{STAMPED}{_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
             f"than that of their own bar, by {interval_text(gain)} nats a row; they were not "
             "known at the close of their own bar"
         )

@@ -100,7 +100,9 @@ class RankedModel:
     def _phrase(self) -> str:
         evaluation = self.model.evaluation
         is_judged = evaluation is not None and self.status in _JUDGED
-        return evaluation.shown(Outcome(self.status.value)) if evaluation and is_judged else ""
+        if evaluation is None or not is_judged:
+            return ""
+        return evaluation.shown(Outcome(self.status.value), self.reasons[0])
 
 
 @dataclass(frozen=True)
