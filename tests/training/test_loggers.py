@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_runs import run_train, train_arguments
 
-from percoin.training.recipes import per_market
+from percoin.training.recipes import last_row, per_market
 
 PICTURES = ("confusion_matrix", "label_distribution", "reliability")
 
@@ -30,7 +30,7 @@ def _offline(monkeypatch):
 
 
 def logged(folder: Path, *overrides: str) -> Path:
-    finished = run_train(train_arguments(folder, "epochs=2", *overrides))
+    finished = run_train(train_arguments(folder, *overrides))
     assert finished.code == 0, finished.stderr
     (result,) = (folder / "outputs").rglob("result.json")
     return result.parent
@@ -96,10 +96,32 @@ def test_a_logger_that_cannot_begin_ends_the_command_in_one_line(tmp_path):
 
 
 @needs("mlflow")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_logger_that_cannot_begin_fails_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(per_market, "train", lambda *_, **__: pytest.fail("it was trained"))
-    words = ("evaluation=walk_forward", "folds=2")
+def test_a_model_without_a_network_reports_to_a_store_of_runs_and_draws_no_curves(tmp_path):
+    run = logged(tmp_path, "model=volatility", "logger=[tensorboard,mlflow]", "tags=[first]")
+
+    assert not list(run.glob("events.out.tfevents.*"))
+    with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as store:
+        ((name, status),) = store.execute("SELECT name, status FROM runs")
+        parameters = dict(store.execute("SELECT key, value FROM params"))
+        results = {key for (key,) in store.execute("SELECT key FROM latest_metrics")}
+        tags = dict(store.execute("SELECT key, value FROM tags"))
+    assert (name, status) == (str(run.relative_to(tmp_path / "outputs")), "FINISHED")
+    assert (parameters["model"], parameters["symbol"]) == ("volatility", "BTCUSDT")
+    assert parameters["verdict"] in {"accepted", "rejected", "untestable"}
+    assert {"result/test_log_loss_skill", "result/test_mcc"} <= results
+    assert tags["tags"] == "first"
+    pictures = (tmp_path / "outputs" / "mlflow").glob("*/artifacts/figures/*.png")
+    assert sorted(path.stem for path in pictures) == list(PICTURES)
+
+
+@needs("mlflow")
+@pytest.mark.parametrize("words", [("model=volatility",), ("evaluation=walk_forward", "folds=2")])
+@pytest.mark.filterwarnings("ignore")
+def test_a_logger_that_cannot_begin_fails_before_anything_is_trained(tmp_path, words, monkeypatch):
+    for module, name in ((last_row, "forecast_last_row"), (per_market, "train")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it was trained"))
     uri = f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/missing/mlflow.db"
     finished = run_train(train_arguments(tmp_path, "logger=mlflow", uri, *words))
     assert finished.code == 2

@@ -16,6 +16,8 @@ _TARGET_KEY = "_target_"
 _SECRET_KEY = re.compile(r"(?i)password|secret|token|api_?key")
 # Optional packages by logger; each is an extra of percoin by the same name.
 _PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
+# They draw the curves of one run, epoch by epoch.
+_OF_CURVES = {"TensorBoardLogger", "CSVLogger"}
 
 
 def loggers_of(logger: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
@@ -47,6 +49,15 @@ def loggers_of(logger: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]
                 "logger"
             )
     return found
+
+
+def without_curves(logger: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """The loggers that also serve a model without epochs: those with a store of many runs."""
+    return {
+        name: arguments
+        for name, arguments in loggers_of(logger).items()
+        if class_of(arguments) not in _OF_CURVES
+    }
 
 
 def class_of(arguments: Mapping[str, Any]) -> str:

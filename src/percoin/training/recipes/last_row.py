@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from percoin.config import TrainConfig
+from percoin.config.loggers import without_curves
 from percoin.dataset import MarketDataset, Part, PreparedMarket
 from percoin.evaluation.blend import AVERAGE
 from percoin.evaluation.calibration import apply_calibration
@@ -33,6 +34,7 @@ from percoin.training.fitted import Fitted, ModelParts, Refitted
 from percoin.training.recipes.recipe import Fitting, OneMarket, Trained
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class LastRow(OneMarket):
 
     def fit(self, fitting: Fitting) -> Trained:
         """Fit the model of every fold, together with the other baselines."""
+        loggers = loggers_of_many_runs(fitting)
         started, newest = time.monotonic(), self.folds[-1]
         name = fitting.settings.model.option
         log.info("fitting model=%s to %d train rows", name, len(newest.rows("train")))
@@ -67,9 +70,20 @@ class LastRow(OneMarket):
             secs=secs,
             name=name,
             ask=lambda: forecasts,
+            loggers=loggers,
             fitter=fitting.fitter,
         )
         return Trained([market], secs)
+
+
+def loggers_of_many_runs(fitting: Fitting) -> Sequence[Logger]:
+    """Loggers of a store of many runs; without one Lightning is not imported."""
+    stores = without_curves(fitting.settings.logger)
+    if not stores:
+        return ()
+    from percoin.training.loggers import make_loggers
+
+    return make_loggers(replace(fitting.settings, logger=stores), fitting.folder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from percoin.evaluation.fold_forecasts import (
     fit_pooled_baselines,
     forecast_average,
 )
-from percoin.training.recipes.last_row import FittedLastRow
+from percoin.training.recipes.last_row import FittedLastRow, loggers_of_many_runs
 from percoin.training.recipes.pool import Pool
 from percoin.training.recipes.pool_recipe import PoolRecipe, record_pool
 from percoin.training.recipes.recipe import Fitting, Trained
@@ -41,6 +41,7 @@ class PooledAverage(PoolRecipe):
 
     def fit(self, fitting: Fitting) -> Trained:
         """Fit what learns from all markets; the rest of each market is fitted when it is asked."""
+        loggers = loggers_of_many_runs(fitting)
         started, pool = time.monotonic(), self.pool
         n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
         log.info("fitting model=average to %d train rows of %d markets", n_rows, len(pool.seen))
@@ -61,7 +62,7 @@ class PooledAverage(PoolRecipe):
             )
 
         markets = [fitted(dataset) for dataset in self.markets]
-        return Trained(markets, secs, _TOLD, self.notes(), self.facts())
+        return Trained(markets, secs, _TOLD, self.notes(), self.facts(), loggers)
 
 
 @dataclass(frozen=True)
