@@ -26,10 +26,12 @@ from percoin.features.scaling import Scaling
 from percoin.inference import ServedModel
 from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.catalogue import version_ids
+from percoin.registry.changes import promote
 from percoin.registry.command.details import read_details, show_as_text
 from percoin.registry.command.reproduction import Reproduction, reproduce
 from percoin.registry.layout import MarketFolder
 from percoin.registry.manifest import ScalingNumbers
+from percoin.registry.publish import served_id
 from percoin.report.board import make_board
 from percoin.report.reading import read_models
 from percoin.sweep.worker import job_key
@@ -371,7 +373,16 @@ def test_a_job_of_a_sweep_is_another_one_once_its_pool_is(pooled, tmp_path):
     before = key()
     assert key() == before
     assert train_pooled(tmp_path, "epochs=1").code == 0
-    assert key() != before
+    newest = key()
+    assert newest != before
+    # Not once another version is served, be it of a pool or fine-tuned.
+    market = MarketFolder(tmp_path / "models", SEEN[0], Timeframe.H1)
+    pools = version_ids(market)
+    assert begin_with_pool(tmp_path, SEEN[0], "epochs=1").code == 0
+    for version in {pools[0], pools[-1], version_ids(market)[-1]} - {served_id(market)}:
+        promote(market, version, "a test", force=True)
+        assert served_id(market) == version
+        assert key() == newest
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from percoin.registry.catalogue import read_versions
 from percoin.registry.layout import MANIFEST_FILE, MarketFolder
 from percoin.registry.manifest import Manifest, ModelSpec
 from percoin.registry.pool_record import PoolRecord
-from percoin.registry.publish import served_id
 from percoin.training.folds import LoadBars, load_with_references
 from percoin.training.recipes.network import network_spec
 from percoin.training.recipes.per_market import PerMarket
@@ -116,8 +115,8 @@ class FromPool(PerMarket):
 def find_start(settings: TrainConfig) -> PooledStart:
     """Find the pooled model for init=pooled: of this market, another market, or a folder.
 
-    For a market, this is the served version if it is a pooled model, else the newest pooled
-    version. A model fine-tuned from a pooled one does not count as pooled.
+    For a market, this is its newest pooled version, served or not. A model fine-tuned from a
+    pooled one does not count as pooled, so that what is served does not change the start.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -141,7 +140,6 @@ def find_start(settings: TrainConfig) -> PooledStart:
 
 
 def _pooled_version(market: MarketFolder) -> str:
-    served = served_id(market)
     found = [
         version.version_id
         for version in read_versions(market)
@@ -154,7 +152,7 @@ def _pooled_version(market: MarketFolder) -> str:
             f"no model of recipe=pooled in {market.root} for init=pooled to begin with",
             "train one with recipe=pooled, or name another market's with pooled.init_model=SYMBOL",
         )
-    return served if served in found else max(found)
+    return max(found)
 
 
 def _of_folder(folder: Path, settings: TrainConfig) -> Artifact:
