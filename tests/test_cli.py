@@ -263,6 +263,15 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
             "optimizer.plateau_patience has no effect with scheduler._target_=StepLR",
         ),
         ("scheduler.each=batch", "scheduler.each=batch has no effect without scheduler._target_"),
+        (
+            "features.references=[BTCUSDT,ETHUSDT]",
+            "features.references has no effect without features.extra=[market]: add features.extra="
+            "[market], or leave",
+        ),
+        (
+            "features.extra=[clock,volatility] features.references=[BTCUSDT]",
+            "without features.extra=[clock,volatility,market]: add",
+        ),
     ],
 )
 def test_a_setting_that_nothing_would_read_is_refused(monkeypatch, capsys, words, reason):

@@ -279,6 +279,39 @@ def test_experiments_are_swept_with_their_folder(monkeypatch):
     assert len({job.folder for job in plan.jobs}) == 2
 
 
+DATES = """# @package _global_
+start: 2024-01-01
+evaluation: walk_forward
+features: {extra: [market]}
+"""
+INIT = "# @package _global_\ninit: pooled\n"
+
+
+@pytest.mark.parametrize("how", ["", "-m"])
+def test_what_an_experiment_says_decides_which_settings_are_used(monkeypatch, capsys, how):
+    write_conf(Path("conf"), dates=DATES, begun=INIT)
+    one = f"train symbol=BTCUSDT source=simulated {how} experiment=dates "
+    for word in ("folds=3", "features.references=[ETHUSDT,SOLUSDT]", "lr=0.1"):
+        code, made = call(monkeypatch, one + word)
+        assert (code, made[0].evaluation) == (0, "walk_forward"), word
+
+    assert call(monkeypatch, one + "history_days=100")[0] == 2
+    assert capsys.readouterr().err == (
+        "error: history_days has no effect with start=2024-01-01: leave it out, or give another "
+        "start\n"
+    )
+    assert call(monkeypatch, one + "history_days=100 start=null")[0] == 0
+    assert call(monkeypatch, one.replace("=dates", "=begun") + "lr=0.1")[0] == 2
+    assert "lr has no effect with init=pooled: leave it out, or" in capsys.readouterr().err
+
+
+def test_a_sweep_over_experiments_takes_what_any_of_them_uses(monkeypatch):
+    write_conf(Path("conf"), dates=DATES, plain="# @package _global_\nepochs: 2\n")
+    sweep = "train -m symbol=BTCUSDT source=simulated experiment=plain,dates "
+    assert call(monkeypatch, f"{sweep} folds=3")[0] == 0
+    assert call(monkeypatch, f"{sweep} history_days=100")[0] == 0
+
+
 def test_an_experiment_may_be_a_search(monkeypatch):
     search = "# @package _global_\ndefaults: [tune@experiment, _self_]\nexperiment: {trials: 7}\n"
     write_conf(Path("conf"), search=search)

@@ -20,6 +20,7 @@ from percoin.cli.compose import (
     BUGS_OF_HYDRA,
     ConfigShown,
     as_meant,
+    compose_config,
     composed,
     first_line,
     register_configs,
@@ -27,7 +28,8 @@ from percoin.cli.compose import (
     without_hydra,
 )
 from percoin.cli.elsewhere import translated
-from percoin.cli.mistakes import check_overrides, check_used
+from percoin.cli.folders import is_search_path
+from percoin.cli.mistakes import SET_ANY, check_overrides, check_used, choices
 from percoin.cli.options import MULTIRUN, Shown, is_option, joined, shown_of
 from percoin.cli.run import run_command
 from percoin.config import CONF_DIR, Config, TrainConfig, typed
@@ -73,13 +75,12 @@ def run_jobs(
         if overrides is not None:
             words = [word for word in overrides if not is_option(word)]
             check_overrides(words, schema)
-            check_used(words)
+            check_used(words, _files_of_sweep(config_name, overrides))
             sweep(overrides)
             return
         shown, arguments = shown_of(arguments)
         _check_not_of_sweeps(arguments)
-        check_used(arguments)
-        _run_job(job, schema, config_name, as_meant(config_name, arguments), shown)
+        _run_job(job, schema, config_name, arguments, shown)
         for error in failures:
             raise error
 
@@ -92,12 +93,14 @@ def _run_job(
     job: Callable[[DictConfig], Any],
     schema: type[Config],
     config_name: str,
-    overrides: Sequence[str],
+    arguments: Sequence[str],
     shown: Shown | None,
 ) -> None:
     """What ``hydra.main`` does for one run, without composing the config two more times."""
+    overrides = as_meant(config_name, arguments)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=config_name):
         config = composed(config_name, overrides)
+        check_used(arguments, [config])
         if shown is not None:
             raise ConfigShown(shown_text(config, shown))
         settings = typed(without_hydra(config), schema)
@@ -122,6 +125,18 @@ def _run_job(
             raise ConfigError(f"Hydra cannot begin the run: {first_line(error)}") from error
     # Reading it raises what the job has raised.
     _ = done.return_value
+
+
+def _files_of_sweep(config_name: str, overrides: Sequence[str]) -> list[DictConfig]:
+    """The configs of the files that a sweep chooses, so that each is in one of them."""
+    chosen = {group: values for group, values in choices(overrides).items() if group in SET_ANY}
+    folders = [word for word in overrides if is_search_path(word)]
+    n_rounds = max(map(len, chosen.values()), default=0)
+    rounds = (
+        [f"{group}={values[min(n, len(values) - 1)]}" for group, values in chosen.items()]
+        for n in range(n_rounds)
+    )
+    return [compose_config(config_name, [*folders, *words]) for words in rounds]
 
 
 def _overrides_of_sweep(arguments: Sequence[str]) -> list[str] | None:

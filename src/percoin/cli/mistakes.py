@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
+from itertools import product
+from typing import get_origin
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from percoin.cli.folders import is_search_path
 from percoin.cli.options import MULTIRUN
@@ -36,6 +42,10 @@ MOST_SHOWN = 60
 
 # The only group without a default; Hydra would fail on a key of it by an assertion.
 OPTIONAL_GROUP = "experiment"
+
+
+# Groups whose options may set anything that decides whether a setting is used.
+SET_ANY = frozenset({OPTIONAL_GROUP, "debug", "features"})
 
 
 # The only group of which one training may have several options, or none.
@@ -186,10 +196,14 @@ def _check_of_hydra(override: str, schema: type) -> None:
         )
 
 
-def check_used(overrides: Sequence[str]) -> None:
-    """Refuse settings of a training that the other words of the command line leave unused.
+def check_used(overrides: Sequence[str], configs: Sequence[DictConfig] = ()) -> None:
+    """Refuse settings of a training that its other settings leave unused.
 
     For words that a person typed: stored settings may name what is not used.
+
+    Args:
+        overrides: The words.
+        configs: What the words or their files make, for settings that no word says.
 
     Raises:
         ConfigError: Names the setting, and the choice that it needs or does not go with.
@@ -199,20 +213,69 @@ def check_used(overrides: Sequence[str]) -> None:
         for key, _, value in (word.partition("=") for word in overrides)
     }
     leaves = {leaf.name: leaf.used for leaf in leaves_of(TrainConfig)}
+    meant = {**_said_by(configs, _asked_for(leaves.values())), **told}
+
+    def refuse_idle(key: str, idle: str) -> None:
+        if idle:
+            name = idle.partition("=")[0]
+            how = "leave it out" if name in told else f"leave it out, or give another {name}"
+            raise ConfigError(f"{key} has no effect with {idle}: {how}")
 
     for key in told:
         when = leaves.get(key)
         if when is None:
-            if idle := _idle_group(key, leaves, told):
-                raise ConfigError(f"{key} has no effect with {idle}: leave it out")
+            refuse_idle(key, _idle_group(key, leaves, meant))
             continue
-        if idle := _all_among(when.unless, told):
-            raise ConfigError(f"{key} has no effect with {idle}: leave it out")
-        if when.needs and not any(_is_told(choice, told) for choice in when.needs):
-            needed = " or ".join(when.needs)
+        refuse_idle(key, _all_among(when.unless, meant))
+        if when.needs and not any(_is_told(choice, meant) for choice in when.needs):
+            needed = " or ".join(_as_word(choice, meant) for choice in when.needs)
             raise ConfigError(
                 f"{key} has no effect without {needed}: add {needed}, or leave {key} out"
             )
+
+
+def _asked_for(whens: Iterable[When | None]) -> set[str]:
+    """The settings that decide whether others are used."""
+    found = (choice for when in whens if when for choice in (*when.needs, *when.unless))
+    return {choice.partition("=")[0] for choice in found}
+
+
+def _said_by(configs: Sequence[DictConfig], names: Iterable[str]) -> dict[str, list[str]]:
+    """The values of settings in any of the configs, as words write them."""
+    found: dict[str, list[str]] = {}
+    for config, name in product(configs, sorted(names)):
+        try:
+            value = OmegaConf.select(config, name)
+        except OmegaConfBaseException:
+            continue  # an interpolation that fails, which the config's own check says
+        if isinstance(value, DictConfig):
+            value = getattr(OmegaConf.get_type(value), "option", None)
+        several = list(value) if isinstance(value, ListConfig) else [value]
+        found.setdefault(name, []).extend(map(_as_text, several))
+    return found
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _as_word(choice: str, meant: Mapping[str, Sequence[str]]) -> str:
+    """A choice as it is typed: one of a list in brackets, with what the list holds already."""
+    name, _, option = choice.partition("=")
+    if name not in _lists():
+        return choice
+    return f"{name}=[{','.join([*filter(None, meant.get(name, ())), option])}]"
+
+
+@cache
+def _lists() -> frozenset[str]:
+    return frozenset(
+        leaf.name
+        for leaf in leaves_of(TrainConfig)
+        if any(get_origin(kind) is list for kind in leaf.kinds)
+    )
 
 
 def _idle_group(
