@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percoin.config import CONF_DIR, ProcessesConfig
+from percoin.cli import compose_config
+from percoin.config import CONF_DIR, ProcessesConfig, TrainConfig, typed
 from percoin.errors import ConfigError
+from percoin.sweep.jobs import Job
 from percoin.sweep.plan import jobs_of, plan_sweep
 
 ROOT = CONF_DIR.parent
@@ -178,3 +180,71 @@ def test_ranges_and_patterns_are_read_as_hydra_reads_them():
 )
 def test_what_cannot_be_meant_is_refused_before_anything_runs(argument, words):
     assert words in refusal(argument)
+
+
+@pytest.fixture
+def experiments(tmp_path, monkeypatch) -> None:
+    """Experiment files of the user's own in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ML_DEFAULT_TF", raising=False)
+    texts = {
+        "calm": "defaults: [override /tf: 1h, _self_]",
+        "bold": "defaults: [override /tf: 4h, override /logger: mlflow, _self_]\nseed: 4",
+        "plain": "seed: 2",
+        "search": "defaults: [tune@experiment, _self_]",
+        "btc": "symbol: BTCUSDT",
+        "eth": "symbol: ETHUSDT",
+        "quiet": "logger: null",
+    }
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+
+
+def jobs_and_settings(*arguments: str) -> list[tuple[Job, TrainConfig]]:
+    jobs = plan_sweep([*arguments, "source=simulated"]).jobs
+    return [(job, typed(compose_config("train", job.overrides), TrainConfig)) for job in jobs]
+
+
+@pytest.mark.usefixtures("experiments")
+def test_every_experiment_of_a_sweep_has_its_own_bar_length_and_logger():
+    made = jobs_and_settings("symbol=BTCUSDT,ETHUSDT", "experiment=calm,bold,plain")
+
+    own = [("1h", "csv"), ("4h", "mlflow"), ("15m", "csv")]
+    assert [(job.tf, *settings.logger) for job, settings in made] == own * 2
+    for job, settings in made:
+        assert (job.symbol, job.tf) == (settings.symbol, settings.tf.name)
+        assert job.folder.parts[-3:-1] == (job.symbol, job.tf)
+    assert len({job.folder for job, _ in made}) == 6
+    typed_length = jobs_and_settings("symbol=BTCUSDT", "experiment=calm,bold", "tf=30m,1d")
+    assert [settings.tf.name for _, settings in typed_length] == ["30m", "1d", "30m", "1d"]
+
+
+@pytest.mark.usefixtures("experiments")
+def test_an_experiment_may_name_the_market_of_its_jobs():
+    made = jobs_and_settings("experiment=btc", "lr=0.001,0.003")
+    assert [(job.symbol, settings.lr) for job, settings in made] == [
+        ("BTCUSDT", 0.001),
+        ("BTCUSDT", 0.003),
+    ]
+    made = jobs_and_settings("experiment=btc,eth", "tf=1h")
+    assert [(job.symbol, settings.symbol) for job, settings in made] == [
+        ("BTCUSDT", "BTCUSDT"),
+        ("ETHUSDT", "ETHUSDT"),
+    ]
+
+
+@pytest.mark.usefixtures("experiments")
+@pytest.mark.parametrize("word", ["experiment=search", "experiment=plain,search"])
+def test_a_search_in_any_experiment_of_a_sweep_is_refused(word):
+    with pytest.raises(ConfigError, match="searches one market at a time: leave out -m"):
+        plan_sweep(["symbol=BTCUSDT", word])
+
+
+@pytest.mark.usefixtures("experiments")
+def test_what_debug_says_of_the_logger_stays():
+    ((_, settings), (_, other)) = jobs_and_settings("symbol=BTCUSDT", "experiment=plain,quiet")
+    assert (list(settings.logger), other.logger) == (["csv"], None)
+    ((job, debugged),) = jobs_and_settings("symbol=BTCUSDT", "debug=fdr")
+    assert (job.tf, debugged.logger, debugged.epochs) == ("15m", None, 1)

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from percoin.bars.renames import current_symbol
-from percoin.cli import Composed, compose_config, config_loader
+from percoin.cli import Composed, config_loader
 from percoin.cli.folders import SEARCH_PATH
 from percoin.cli.options import is_option
 from percoin.cli.overrides import quote_texts, text_keys
@@ -36,7 +36,7 @@ _OF_THE_SWEEP = frozenset({*names_with(TrainConfig, {Effect.SWEEP}), "workers", 
 _MARKETS = frozenset({"symbol", "tf"})
 _LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
 # Groups whose options may set anything.
-_CHOICES = frozenset({"experiment", "debug"})
+_CHOICES = ("experiment", "debug")
 _LONGEST_NAME = 100
 
 _Values = Mapping[str, Sequence[str]]
@@ -59,6 +59,23 @@ class SweepPlan:
     launcher: LauncherConfig
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What jobs have that nobody typed, but an experiment or the defaults say.
+
+    Attributes:
+        symbol: Market.
+        tf: Bar length.
+        tf_option: Option of the group ``tf``.
+        has_usual_logger: Whether nobody chose a logger.
+    """
+
+    symbol: str = ""
+    tf: str = ""
+    tf_option: str = ""
+    has_usual_logger: bool = True
+
+
 def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     """List the jobs of ``train.py -m``, and check the settings of each.
 
@@ -79,15 +96,13 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     composed = Composed.of(CONFIG_NAME, [*first, *options])
     launcher = cast(LauncherConfig, OmegaConf.to_object(composed.hydra.launcher))
     check_all(launcher, "hydra.launcher.")
-    values.setdefault("tf", [composed.choices["tf"]])
-    settings = typed(composed.config, TrainConfig)
-    if settings.experiment is not None:
-        raise ConfigError("experiment=tune searches one market at a time: leave out -m")
+    settings = _checked(composed)
+    bases = _bases(values, composed)
     _check_others(values)
     swept = [key for key, found in values.items() if len(found) > 1]
     name = settings.sweep or sweep_name(composed.config, swept)
     folder = Path(settings.outputs_dir).absolute() / name
-    jobs = tuple(jobs_of(values, folder))
+    jobs = tuple(jobs_of(values, folder, bases))
     return SweepPlan(folder, jobs, settings, launcher)
 
 
@@ -164,6 +179,47 @@ def _combinations(values: _Values) -> Iterator[list[str]]:
     yield from map(list, itertools.product(*lists))
 
 
+def _checked(composed: Composed) -> TrainConfig:
+    """The settings of a job; an experiment file may hold a search, which no sweep does."""
+    settings = typed(composed.config, TrainConfig)
+    if settings.experiment is not None:
+        raise ConfigError("experiment=tune searches one market at a time: leave out -m")
+    return settings
+
+
+def _chosen(job: Mapping[str, str]) -> tuple[str, ...]:
+    """The options of a job that may set anything."""
+    return tuple(job.get(group, "") for group in _CHOICES)
+
+
+def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], _Base]:
+    """What jobs have by themselves, for each combination of experiment and debug.
+
+    Args:
+        values: The values of each key.
+        first: The first job.
+    """
+    told = {key: found[0] for key, found in values.items()}
+    groups = [group for group in _CHOICES if group in values]
+    usual = first.choices.get("logger")
+    if groups:
+        folders = [f"{SEARCH_PATH}={told[SEARCH_PATH]}"] if SEARCH_PATH in told else []
+        usual = Composed.of(CONFIG_NAME, folders).choices.get("logger")
+    bases: dict[tuple[str, ...], _Base] = {}
+    for options in itertools.product(*(values[group] for group in groups)):
+        job = {**told, **dict(zip(groups, options, strict=True))}
+        composed = Composed.of(CONFIG_NAME, _words(job)) if bases else first
+        settings = _checked(composed)
+        has_usual_logger = composed.choices.get("logger") == usual
+        own = settings.symbol, settings.tf.name, composed.choices["tf"]
+        bases[_chosen(job)] = _Base(*own, has_usual_logger)
+    return bases
+
+
+def _words(job: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in job.items()]
+
+
 def _check_others(values: _Values) -> None:
     """Check every value that is not in the first job."""
     for symbol in values.get("symbol", ()):
@@ -171,17 +227,20 @@ def _check_others(values: _Values) -> None:
     first = {key: found[0] for key, found in values.items()}
     for key, found in values.items():
         # Composing takes 0.2 s, so this checks each value once, and no markets or combinations.
-        for value in found[1:] if key != "symbol" else ():
-            overrides = [f"{name}={value}" for name, value in {**first, key: value}.items()]
-            typed(compose_config(CONFIG_NAME, overrides), TrainConfig)
+        for value in found[1:] if key not in {"symbol", *_CHOICES} else ():
+            _checked(Composed.of(CONFIG_NAME, _words({**first, key: value})))
 
 
-def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
+def jobs_of(
+    values: _Values, folder: Path, bases: Mapping[tuple[str, ...], _Base] | None = None
+) -> Iterator[Job]:
     """The jobs of a sweep, each with its own folder below the sweep's folder.
 
     Args:
-        values: The values of each key, ``symbol`` and ``tf`` included.
+        values: The values of each key.
         folder: Folder of the sweep.
+        bases: What jobs have beside them, by the values of experiment and debug; None if the
+            values have ``symbol`` and ``tf``.
     """
     varied = {
         key: found
@@ -189,12 +248,17 @@ def jobs_of(values: _Values, folder: Path) -> Iterator[Job]:
         if len(found) > 1 and key not in {"symbol", "tf"}
     }
     told = {key: found for key, found in values.items() if key not in _OF_THE_SWEEP}
-    if not any(re.fullmatch(r"logger|logger\..*", key) for key in told):
-        # A hundred runs are too many for TensorBoard; the sweep writes one run for all.
-        told["logger"] = ["csv"]
+    is_logger_told = any(re.fullmatch(r"logger|logger\..*", key) for key in told)
     for overrides in _combinations(told):
         chosen = dict(override.split("=", 1) for override in overrides)
-        symbol, tf = _plain(chosen["symbol"]), _plain(chosen["tf"])
+        base = (bases or {}).get(_chosen(chosen), _Base())
+        symbol, tf = _plain(chosen.get("symbol", base.symbol)), _plain(chosen.get("tf", base.tf))
+        if "tf" not in chosen:
+            # The default may be another one where the job runs.
+            overrides.append(f"tf={base.tf_option}")
+        if not is_logger_told and base.has_usual_logger:
+            # A hundred runs are too many for TensorBoard; the sweep writes one run for all.
+            overrides.append("logger=csv")
         variant = [f"{as_typed(key)}={chosen[key]}" for key in varied]
         below = [_folder_name(variant)] if variant else []
         place = folder.joinpath(symbol, tf, *below)
