@@ -52,7 +52,11 @@ ALERT_MESSAGES = "PERCOIN_ALERT_MESSAGES"
 _LEAST_KEY_CHARS = 16
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 # These loggers would repeat the same line at every refresh of a market's bars.
-_ON_EVERY_REFRESH = ("percoin.bars.sources.files", "percoin.bars.renames")
+_ON_EVERY_REFRESH = (
+    "percoin.bars.sources.files",
+    "percoin.bars.renames",
+    "percoin.monitoring.resolution",
+)
 
 
 class OneLine(logging.Formatter):

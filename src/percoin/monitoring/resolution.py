@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 PRIOR = "prior"
 PERSISTENCE = "persistence"
+# Relative: bars of another exchange differ by more, numbers in another format by less.
+_SAME_CLOSE = 1e-6
 
 
 def make_entry(
@@ -171,7 +173,8 @@ def find_outcomes(
 
     Returns:
         One outcome for each prediction whose horizon has passed and whose bars are here. If
-        a gap leaves the bar without a label, the outcome is void. A prediction whose label
+        a gap leaves the bar without a label, the outcome is void. A prediction whose bar has
+        another close here has none: these are bars of another market. One whose label
         compares markets has none before the bars of every one of them reach its horizon: the
         mean of some of them would be another rule.
     """
@@ -241,12 +244,24 @@ def _outcomes_by(
     if not due:
         # Saves time: labels are slow for a horizon longer than the bars.
         return []
+    rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
+    is_there = [bool(open_time[row] == kept.ts - step) for kept, row in zip(due, rows, strict=True)]
+    close = bars.column("close")
+    is_other = [
+        known and not math.isclose(kept.close, close[row], rel_tol=_SAME_CLOSE)
+        for kept, row, known in zip(due, rows, is_there, strict=True)
+    ]
+    if any(is_other):
+        log.warning(
+            "%s %s: %s predictions stay open: they were made on other prices than these bars have",
+            *(bars.symbol, bars.timeframe.value, sum(is_other)),
+        )
     labels = rule.label(bars)
     variance = move_targets(bars, rule.horizon).range_variance
-    rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
     return [
-        _outcome(kept, labels, row, bool(open_time[row] == kept.ts - step), float(variance[row]))
-        for kept, row in zip(due, rows, strict=True)
+        _outcome(kept, labels, row, known, float(variance[row]))
+        for kept, row, known, other in zip(due, rows, is_there, is_other, strict=True)
+        if not other
     ]
 
 
