@@ -120,6 +120,17 @@ def start_writer(url: str, n: int) -> subprocess.Popen:
     )
 
 
+def test_a_host_that_is_gone_is_noticed_within_seconds(url):
+    """What the record_url says itself goes first."""
+    record = TrackRecord(f"{url}?keepalives_count=4")
+    record.open()
+    with record._engine.connect() as connection:
+        told = connection.connection.dbapi_connection.info.get_parameters()
+    record.close()
+    assert told["tcp_user_timeout"] == "5000"
+    assert [told[f"keepalives_{name}"] for name in ("idle", "interval", "count")] == ["5", "2", "4"]
+
+
 def test_written_once_read_as_written_and_resolved_once(url):
     record, other = TrackRecord(url), TrackRecord(url)
     assert record.write(ENTRY)

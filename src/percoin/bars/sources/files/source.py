@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -301,11 +300,5 @@ def _without_unfinished_bar(found: _Found, symbol: str, timeframe: Timeframe) ->
     if len(frame) == 1:
         action = "write the file again now that it has closed"
         raise InvalidBarsError(symbol, timeframe, f"{what} ({found.origin})", action)
-    _warn_once(f"{symbol} {timeframe}: {what}, and is left out ({found.origin})")
+    logger.warning("%s %s: %s, and is left out (%s)", symbol, timeframe, what, found.origin)
     return frame.iloc[:-1]
-
-
-@lru_cache(maxsize=10_000)
-def _warn_once(text: str) -> None:
-    """A server reads the file again and again until it has the bar."""
-    logger.warning(text)
