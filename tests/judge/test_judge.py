@@ -152,6 +152,23 @@ def test_confidence_is_the_probability_of_the_signal_and_the_rest_is_shared_out(
     assert judged.evaluation.model.scores.log_loss == pytest.approx(expected)
 
 
+def test_signals_below_the_threshold_are_not_traded():
+    said = probabilities(TEST)
+    signal, confidence = said.argmax(axis=1), said.max(axis=1)
+
+    def traded(threshold, confidence=confidence):
+        given = Forecasts(BARS.open_time[TEST], signal=signal, confidence=confidence)
+        evaluation = judge_forecasts(given, MARKET, RULES, threshold).evaluation
+        assert not any("no trades" in caution for caution in evaluation.verdict.cautions)
+        return evaluation.money[0].n_trades
+
+    of_probabilities = judge_forecasts(forecasts_of(TEST, said), MARKET, RULES, 0.5).evaluation
+    assert traded(0.0) > traded(0.5) == of_probabilities.money[0].n_trades > traded(1.0) == 0
+    assert traded(0.0, confidence=None) > 0
+    with pytest.raises(InvalidForecastsError, match=r"threshold=0\.5, and the signals have no con"):
+        traded(0.5, confidence=None)
+
+
 def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
     until = int(BARS.open_time[TEST[10]])
     with pytest.raises(InvalidForecastsError, match=r"10 of \d+ forecasts are of bars up to"):

@@ -305,7 +305,7 @@ def forecast_given(
         dataset: The fold.
         forecast: Forecast of the test rows in order.
         rules: Settings of the judgement.
-        threshold: Minimum confidence for a trade, if the forecast has no decisions.
+        threshold: Minimum confidence for a trade: the probability of what is decided.
     """
     asked = BaselineFitter().ask(dataset, rules.seed, ())
     return FoldForecasts(

@@ -260,8 +260,11 @@ def _validation_loss(fold: FoldForecasts, probabilities: FloatArray) -> float:
 
 
 def _never_trades(fold: FoldForecasts) -> list[str]:
-    """Caution if no threshold makes a profit on the validation rows, else an empty list."""
-    if fold.threshold < NO_TRADES:
+    """Caution if no threshold makes a profit on the validation rows, else an empty list.
+
+    Without forecasts of validation rows none was searched.
+    """
+    if fold.threshold < NO_TRADES or len(fold.validation) == 0:
         return []
     return ["no trades: no confidence threshold earned anything after costs on validation rows"]
 
@@ -377,6 +380,11 @@ def _per_bar(
 
 
 def _decided(forecast: Forecast, threshold: float = 0.0) -> IntArray:
-    if forecast.decisions is not None:
+    if forecast.decisions is None:
+        return decide(forecast.probabilities, threshold)
+    if threshold <= 0:
         return forecast.decisions
-    return decide(forecast.probabilities, threshold)
+    # A signal counts if its own probability, not that of the likeliest class, is high enough.
+    own = np.take_along_axis(forecast.probabilities, forecast.decisions[:, None], axis=1)[:, 0]
+    is_sure = (own >= threshold) & (threshold < NO_TRADES)
+    return np.where(is_sure, forecast.decisions, Signal.NO_TRADE).astype(np.int64)

@@ -152,17 +152,24 @@ def judge_forecasts(
         forecasts: Forecasts; each is known when its bar closes.
         market: Bars, features and labels of the market.
         rules: Settings of the judgement.
-        threshold: Minimum confidence for a trade; it does not change given signals.
+        threshold: Minimum confidence for a trade; above 0 signals need one.
         trained_until: End of the bars that the forecaster has seen, itself not included, in
             milliseconds since 1970-01-01 UTC; None if unknown.
 
     Raises:
-        InvalidForecastsError: A forecast has no bar or lies before ``trained_until``, or no
-            forecast can be judged.
+        InvalidForecastsError: A forecast has no bar or lies before ``trained_until``, no
+            forecast can be judged, or there is no confidence to hold against ``threshold``.
         NotEnoughBarsError: Too few bars before the forecasts to fit baselines, or too few
             signals without probabilities.
         MissingClassError: The rows before the forecasts lack a class.
     """
+    if threshold > 0 and forecasts.probabilities is None and forecasts.confidence is None:
+        raise InvalidForecastsError(
+            market.bars.symbol,
+            market.bars.timeframe.value,
+            f"threshold={threshold:g}, and the signals have no confidence",
+            "add a column confidence, or leave out threshold",
+        )
     notes = _check_seen(forecasts, market.bars, trained_until)
     if forecasts.unused:
         notes.append(f"columns of the file that are not used: {', '.join(forecasts.unused)}")
