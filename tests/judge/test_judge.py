@@ -169,6 +169,13 @@ def test_signals_below_the_threshold_are_not_traded():
         traded(0.5, confidence=None)
 
 
+def test_few_days_do_not_tell_what_the_forecasts_know():
+    few = TEST[: 24 * 6]
+    judged = judge_forecasts(forecasts_of(few, probabilities(few)), MARKET, RULES)
+    assert judged.evaluation.model.skill.lower is None
+    assert not any("a day earlier" in text for text in judged.evaluation.verdict.cautions)
+
+
 def test_forecasts_of_bars_that_the_forecaster_has_seen_are_refused():
     until = int(BARS.open_time[TEST[10]])
     with pytest.raises(InvalidForecastsError, match=r"10 of \d+ forecasts are of bars up to"):

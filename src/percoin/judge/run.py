@@ -356,7 +356,7 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     day = moved.over_another_day()
-    if evaluation.collapse is None and day is not None and (day.lower is None or day.lower <= 0):
+    if evaluation.collapse is None and day is not None and day.lower is not None and day.lower <= 0:
         caution = (
             "no better than the same forecasts a day earlier or later "
             f"({interval_text(day)} nats a row): they know only the time of day or how active the "
