@@ -21,7 +21,7 @@ from percoin.report.board import (
 )
 from percoin.report.board import test_days as days_of_test
 from percoin.report.cells import facts
-from percoin.report.reading import Judging, SavedModel, read_models
+from percoin.report.reading import Course, Judging, SavedModel, read_models
 from percoin.types import LevelsReached, Timeframe
 
 
@@ -136,6 +136,32 @@ def test_an_acceptance_that_was_withdrawn_is_not_counted_as_skill_shown():
     assert sweep_note(both).endswith(
         "judged alone 2 would show skill, judged together 1, 1 withdrawn since."
     )
+
+
+def simulated(symbol, evaluation, daily=None):
+    found = model(symbol, evaluation)
+    bars = replace(found.manifest.bars, origin="simulated: edge 0, seed 7")
+    return replace(found, manifest=replace(found.manifest, bars=bars), course=Course(daily))
+
+
+def test_simulated_markets_take_no_part_in_what_is_said_of_real_ones():
+    lucky = with_p_value(judged(), 0.02)
+    real = [model("BTCUSDT", lucky), model("ETHUSDT", judged(constant=True, n_rows=200))]
+    real[1] = replace(real[1], evaluation=with_p_value(real[1].evaluation, None))
+    played = [simulated(f"M{k}USDT", with_p_value(judged(edge=3), 0.9)) for k in range(9)]
+
+    board, alone = make_board([*played, *real], NOW), make_board(real, NOW)
+
+    assert by_name(board)["BTCUSDT 15m"] == alone.entries[0]
+    assert alone.entries[0].status is BoardStatus.ACCEPTED
+    assert answer(board) == answer(alone) == "1 of 2 models has shown skill."
+    assert (board.n_tried, board.n_lost, board.joint) == (1, 0, alone.joint)
+    assert board.counts == alone.counts
+    assert headlines(board)[0] == "9 models are of simulated markets, judged apart and not counted."
+    assert [entry.rank for entry in board.entries] == list(range(1, 12))
+    assert [entry.model.name for entry in board.entries[:2]] == ["BTCUSDT 15m", "ETHUSDT 15m"]
+    # Alone they are a report like any other.
+    assert answer(make_board(played, NOW)) == "None of the 9 models has shown skill."
 
 
 def tried(symbol, n_trials, n_markets, config):

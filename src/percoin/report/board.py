@@ -110,11 +110,11 @@ class Board:
     """All models shown, best first.
 
     Attributes:
-        entries: Sorted by skill; models without a skill follow, sorted by symbol and bar
-            length.
+        entries: Sorted by skill, those of simulated markets after all others; models without a
+            skill follow, sorted by symbol and bar length.
         created_at: Time of the report (UTC).
-        n_tried: Number of models with a p-value; false discovery control runs over these.
-        n_lost: Number of models that were accepted alone, but not after the control.
+        n_tried: Number of counted models with a p-value; false discovery control runs over these.
+        n_lost: Number of counted models that were accepted alone, but not after the control.
         joint: Mean results of the models of each bar length and variant; empty if each
             has only one model.
         notes: Further sentences for the top of the report.
@@ -128,15 +128,25 @@ class Board:
     notes: tuple[str, ...] = ()
 
     @property
+    def counted(self) -> tuple[RankedModel, ...]:
+        """The models that counts, means and the answer are of: not those of simulated markets.
+
+        Without a model of a real market they are all models.
+        """
+        if not any(_is_real(entry.model) for entry in self.entries):
+            return self.entries
+        return tuple(entry for entry in self.entries if not _is_simulated(entry.model))
+
+    @property
     def counts(self) -> dict[BoardStatus, int]:
-        """Number of models of each status, zeros included."""
-        found = Counter(entry.status for entry in self.entries)
+        """Number of counted models of each status, zeros included."""
+        found = Counter(entry.status for entry in self.counted)
         return {status: found[status] for status in BoardStatus}
 
     @property
     def tested(self) -> str:
         """The period of the test rows, as a phrase; empty if no model could be read."""
-        dated = [(each.model, days) for each in self.entries if (days := test_days(each.model))]
+        dated = [(each.model, days) for each in self.counted if (days := test_days(each.model))]
         firsts = [first for model, (first, _) in dated if model.judging.n_folds == 1]
         lasts = [last for _, (_, last) in dated]
         if len(firsts) < len(lasts):
@@ -154,11 +164,49 @@ def make_board(
 ) -> Board:
     """Judge all models together, with false discovery control, and sort them.
 
+    Models of simulated markets say nothing about real ones: beside these they are controlled
+    apart, and no count or mean is of them.
+
     Args:
         models: As returned by ``read_models``; each has a different name.
         now: Time of the report; None means the current time.
         notes: Further sentences for the top of the report.
     """
+    has_real = any(_is_real(model) for model in models)
+    played = [model for model in models if has_real and _is_simulated(model)]
+    counted = [model for model in models if not (has_real and _is_simulated(model))]
+    board = _judge_together(counted)
+    entries = [*board.entries, *_judge_together(played).entries]
+    return replace(
+        board,
+        entries=tuple(
+            replace(entry, rank=k if entry.model.evaluation else None)
+            for k, entry in enumerate(sorted(entries, key=_has_no_skill), start=1)
+        ),
+        created_at=now or board.created_at,
+        notes=(*notes, *_played_note(played)),
+    )
+
+
+def _is_simulated(model: SavedModel) -> bool:
+    """Whether the model learnt from simulated bars; False if that is not known."""
+    return model.manifest is not None and is_simulated(model.manifest.bars.origin)
+
+
+def _is_real(model: SavedModel) -> bool:
+    """Whether the model learnt from bars of a real market; False if that is not known."""
+    return model.manifest is not None and not is_simulated(model.manifest.bars.origin)
+
+
+def _played_note(played: Sequence[SavedModel]) -> list[str]:
+    if not played:
+        return []
+    verb = "is of a simulated market" if len(played) == 1 else "are of simulated markets"
+    return [f"{_models(len(played))} {verb}, judged apart and not counted."]
+
+
+def _judge_together(models: Sequence[SavedModel]) -> Board:
+    """The models with one control over all of them, sorted."""
     n_shown = sum(model.evaluation is not None for model in models)
     models = [_shown_among(model, n_shown) for model in models]
     judged = {model.name: model.evaluation for model in models if model.evaluation is not None}
@@ -173,18 +221,17 @@ def make_board(
     entries = [
         _entry(model, controlled.get(model.name), leads.get(model.name, False)) for model in models
     ]
-    ranked = sorted(entries, key=_place)
     return Board(
-        entries=tuple(
-            replace(entry, rank=k if entry.model.evaluation else None)
-            for k, entry in enumerate(ranked, start=1)
-        ),
-        created_at=now or datetime.now(UTC),
+        entries=tuple(sorted(entries, key=_place)),
+        created_at=datetime.now(UTC),
         n_tried=sum(verdict.p_value is not None for verdict in alone.values()),
         n_lost=sum(v.is_accepted and not controlled[name].is_accepted for name, v in alone.items()),
         joint=joint_results(models),
-        notes=tuple(notes),
     )
+
+
+def _has_no_skill(entry: RankedModel) -> bool:
+    return entry.model.evaluation is None
 
 
 def _shown_among(model: SavedModel, n_models: int) -> SavedModel:
@@ -222,7 +269,7 @@ def _entry(model: SavedModel, verdict: Verdict | None, leads: bool) -> RankedMod
         status = BoardStatus(verdict.outcome.value)
         return RankedModel(None, model, status, verdict.reasons, verdict.cautions, leads)
     cautions = [text for text in (model.standing, model.manifest.refit_text) if text]
-    if is_simulated(model.manifest.bars.origin):
+    if _is_simulated(model):
         cautions.append("its bars were simulated: it says nothing about a real market")
     if verdict is None:
         return RankedModel(None, model, BoardStatus.NOT_JUDGED, (model.problem,), tuple(cautions))
@@ -288,7 +335,7 @@ def majority_share(confusion_matrix: Sequence[Sequence[int]]) -> tuple[str, floa
 
 def answer(board: Board) -> str:
     """The main finding of the report in one sentence."""
-    models = [entry for entry in board.entries if entry.model.exists]
+    models = [entry for entry in board.counted if entry.model.exists]
     n_models, n_accepted = len(models), board.counts[BoardStatus.ACCEPTED]
     if n_models == 0:
         return "No job left a model."
@@ -308,7 +355,7 @@ def headlines(board: Board) -> list[str]:
 def _leaders(board: Board) -> list[str]:
     if not board.is_sweep:
         return []
-    leaders = [entry.model.name for entry in board.entries if entry.leads]
+    leaders = [entry.model.name for entry in board.counted if entry.leads]
     found = f"{', '.join(leaders[:_NAMED])}{', ...' if len(leaders) > _NAMED else ''}"
     return [
         f"Surely ahead of its rival, by the same control: {len(leaders)} of "
@@ -318,7 +365,7 @@ def _leaders(board: Board) -> list[str]:
 
 def sweep_note(board: Board) -> str:
     """How many models were tried, and how that changed the verdicts."""
-    if not any(entry.model.evaluation for entry in board.entries):
+    if not any(entry.model.evaluation for entry in board.counted):
         return "No model has been judged."
     if board.n_tried == 0:
         return "No model has been judged on enough test bars to tell its skill from luck."
@@ -327,7 +374,7 @@ def sweep_note(board: Board) -> str:
             "One model was judged, on its own. If it is the best of several that were tried, "
             "report them together: luck finds a winner among many."
         )
-    n_alone = sum(entry.passed_alone for entry in board.entries)
+    n_alone = sum(entry.passed_alone for entry in board.counted)
     n_accepted = board.counts[BoardStatus.ACCEPTED]
     # What passed the control here too, but not its manifest.
     n_withdrawn = n_alone - board.n_lost - n_accepted

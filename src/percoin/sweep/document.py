@@ -63,7 +63,7 @@ def to_document(results: SweepResults, withdrawn: Collection[str], problems: Seq
         problems: What could not be written, withdrawn or served.
     """
     board = results.board
-    n_alone = sum(entry.passed_alone for entry in board.entries)
+    n_alone = sum(entry.passed_alone for entry in board.counted)
     document = {
         "format": FORMAT,
         "sweep": results.folder.name,
