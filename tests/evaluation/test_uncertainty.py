@@ -6,6 +6,7 @@ from scipy.signal import lfilter
 from percoin.evaluation import uncertainty
 from percoin.evaluation.block_length import MIN_BLOCKS
 from percoin.evaluation.metrics import log_loss_skill
+from percoin.evaluation.skills import BinaryView
 from percoin.evaluation.uncertainty import (
     MOST_BLOCKS,
     Bootstrap,
@@ -256,3 +257,17 @@ def test_rows_that_repeat_themselves_in_every_block_have_an_interval_all_the_sam
     assert estimate.value == pytest.approx(0.2 / 3)
     assert estimate.lower <= estimate.value <= estimate.upper
     assert np.isfinite([estimate.lower, estimate.upper, estimate.p_value]).all()
+
+
+def test_the_interval_of_an_auc_ends_at_0_and_1():
+    rng, bootstrap = np.random.default_rng(1), Bootstrap(HORIZON)
+    came = rng.random(40) < 0.4
+    forecast = np.where(came, 0.6, 0.4) + rng.normal(0, 0.1, 40)
+    for probability, is_right in ((forecast, True), (1 - forecast, False)):
+        rows = BinaryView(np.ones(40, dtype=bool), came, probability).auc_rows()
+        plain, found = bootstrap.estimate(rows, null=0.5), bootstrap.estimate_auc(rows)
+        assert plain.upper > 1 if is_right else plain.lower < 0
+        assert 0 <= found.lower < found.value < found.upper <= 1
+        assert (found.lower, found.upper) == (max(0, plain.lower), min(1, plain.upper))
+        assert found.p_value == plain.p_value
+    assert bootstrap.estimate_auc(np.array([0.7, 0.8])).ends is None

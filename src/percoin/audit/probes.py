@@ -69,7 +69,7 @@ def check_single_features(dataset: MarketDataset, seed: int = 0) -> Finding:
         BinaryView(everywhere, came, column) for column in dataset.features[moves].T.astype(float)
     ]
     found = {
-        feature: bootstrap.estimate(view.auc_rows(), null=0.5)
+        feature: bootstrap.estimate_auc(view.auc_rows())
         for feature, view in zip(dataset.feature_names, views, strict=True)
     }
     worst = max(found, key=lambda feature: _surely(found[feature]))
@@ -112,7 +112,7 @@ def check_last_row(dataset: MarketDataset, baseline: str, seed: int = 0) -> Find
             f"{evidence}; direction cannot be measured, as the test rows lack one of the two",
         )
     bootstrap = Bootstrap(dataset.label_rule.horizon, seed, _REPETITIONS)
-    auc = bootstrap.estimate(view.auc_rows(), null=0.5)
+    auc = bootstrap.estimate_auc(view.auc_rows())
     if auc.value >= 0.5 and _judge_auc(auc) is not FindingStatus.OK:
         status = _judge_auc(auc)
     return Finding(name, status, f"{evidence}; direction AUC {interval_text(auc, 3, signed=False)}")

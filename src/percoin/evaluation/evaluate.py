@@ -355,7 +355,7 @@ def _skill(view: BinaryView, reference: BinaryView, bootstrap: Bootstrap) -> Ski
     if n_asked == 0:
         return Skill(None, None, 0)
     gains = skill_rows(view.row_losses(), reference.row_losses())
-    auc = bootstrap.estimate(view.auc_rows(), null=0.5) if view.auc() is not None else None
+    auc = bootstrap.estimate_auc(view.auc_rows()) if view.auc() is not None else None
     return Skill(auc, bootstrap.estimate(gains), n_asked)
 
 

@@ -125,6 +125,17 @@ class Bootstrap:
             block_length=block_length,
         )
 
+    def estimate_auc(self, values: FloatArray) -> Estimate:
+        """As ``estimate``, for rows whose mean is an AUC, tested against .5.
+
+        With few rows the ends reach beyond 0 or 1, which no AUC does; they are cut off there.
+        """
+        found = self.estimate(values, null=0.5)
+        if found.ends is None:
+            return found
+        lower, upper = found.ends
+        return replace(found, lower=max(0.0, lower), upper=min(1.0, upper))
+
     def estimate_share(self, values: FloatArray, null: float = 0.0) -> Estimate:
         """As ``estimate``, for a mean that is a share: its interval lies within 0 to 1.
 
