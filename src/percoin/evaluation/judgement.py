@@ -76,8 +76,8 @@ class Judgement:
         daily: Losses by day, to compare the model with others.
         numbers: What a model without a network computes with, from the newest fold.
         blend: Results for the parts, if the model has several.
-        hit_rate: Share of right directions on the test rows, at any confidence; None if there
-            are too few for an interval.
+        hit_rate: Share of right directions on the test rows, at any confidence, among those that
+            a move followed; None if there are too few for an interval.
         levels: How often stop and targets of directions were reached on the test rows, at any
             confidence; None as above.
     """
