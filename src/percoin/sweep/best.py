@@ -1,7 +1,8 @@
-"""Serves the best of several settings of one market, measured on validation rows.
+"""Serves the best of several settings of one market: accepted ones first, then by validation rows.
 
 Each job serves what it exports, so without this step the settings that finish last are served.
-Test rows are not used for the choice: they could then no longer judge the chosen model.
+Whether settings were accepted was decided on test rows. Nothing else of test rows is used: among
+the accepted ones, and among the others, the skill on validation rows decides.
 """
 
 from __future__ import annotations
