@@ -363,6 +363,23 @@ def test_the_key_is_made_of_settings_bars_and_code_alone(monkeypatch):
     assert key_of() != key
 
 
+def test_the_bars_of_the_markets_that_the_features_compare_with_are_part_of_the_key():
+    words = ("features.extra=[market]", "features.references=[BTCUSDT,ETHUSDT]")
+
+    def key(seed: int, *overrides: str) -> str:
+        seeds = {"BTCUSDT": 0, "ETHUSDT": seed}
+        made = {
+            symbol: replace(make_bars(700, timeframe=Timeframe.H1, seed=each), symbol=symbol)
+            for symbol, each in seeds.items()
+        }
+        settings = settings_of(*overrides)
+        return job_key(settings, prepare(settings, lambda own: made[own.symbol]))
+
+    assert key(1, *words) == key(1, *words)
+    assert key(1, *words) != key(2, *words)
+    assert key(1) == key(2) == key_of()
+
+
 def test_a_record_survives_a_half_written_one(tmp_path):
     record = JobRecord(state=JobState.RUNNING, epoch=3)
     write_record(tmp_path, record)

@@ -32,7 +32,7 @@ from percoin.training.folds import make_folds
 from percoin.training.recipes import network
 from percoin.training.version_settings import overrides_of, settings_of
 from percoin.tuning import command
-from percoin.tuning.studies import open_studies, winners_of
+from percoin.tuning.studies import facts_of, open_studies, winners_of
 from percoin.types import Timeframe
 
 TRIAL = re.compile(
@@ -310,6 +310,28 @@ def test_a_study_goes_on_with_its_own_bars_and_with_no_others(tmp_path):
         "error: BTCUSDT 1h: the bars have changed since the study of these settings began; "
         "experiment.restart=true begins a new one"
     )
+
+
+def test_a_study_goes_on_with_the_bars_of_the_markets_it_compares_with_and_no_others(tmp_path):
+    def write(seed: int) -> tuple[str, ...]:
+        other = replace(hourly_bars(1000, seed=seed), symbol="ETHUSDT")
+        write_parquet(other, tmp_path / "bars" / "ETHUSDT" / "1h.parquet")
+        return write_bars(tmp_path, 1000)
+
+    words = ("experiment.trials=1", "logger=csv", "features.extra=[market]")
+    words += ("features.references=[BTCUSDT,ETHUSDT]",)
+    before = run_tune(tmp_path, *words, source=write(1))
+    assert before.code == 0, before.stderr
+    assert "trained and judged before" in run_tune(tmp_path, *words, source=write(1)).stdout
+    changed = run_tune(tmp_path, *words, source=write(2))
+    assert changed.code == 1
+    assert "the bars have changed since the study of these settings began" in only_error(changed)
+    # Studies of older versions know nothing of them, and go on.
+    with open_studies(tune_folder(tmp_path), MARKET) as studies:
+        (study,) = studies.in_order
+        bars = {k: v for k, v in facts_of(study)["bars"].items() if k != "references"}
+        study.set_user_attr("facts", {**facts_of(study), "bars": bars})
+    assert run_tune(tmp_path, *words, source=write(2)).code == 0
 
 
 def test_a_walk_forward_is_searched_before_its_first_test_part(tmp_path):

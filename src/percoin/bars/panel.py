@@ -117,6 +117,19 @@ def with_panel(bars: Bars, others: Iterable[Bars]) -> Bars:
     return replace(bars, panel=MarketPanel.of([bars, *rest]))
 
 
+def hash_beside(bars: Bars, symbols: Iterable[str]) -> dict[str, str]:
+    """Hashes of the prices of other markets at hand, over the span of the bars; empty if none are.
+
+    Args:
+        bars: Of the market itself.
+        symbols: The markets that it is compared with.
+    """
+    if bars.panel is None:
+        return {}
+    first, last = (int(bars.open_time[end]) for end in (0, -1))
+    return {symbol: bars.panel.sha256(symbol, first, last) for symbol in symbols}
+
+
 def load_panel(bars: Bars, symbols: Sequence[str], load: Callable[[str], Bars]) -> Bars:
     """The bars with those of the named markets at hand; the same bars if none is named.
 

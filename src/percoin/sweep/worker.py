@@ -58,6 +58,7 @@ from percoin.sweep.jobs import (
 from percoin.sweep.plan import CONFIG_NAME
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.machine import check_machine
+from percoin.training.manifest_draft import hash_references
 from percoin.training.memory import memory_errors
 from percoin.training.own_parts import sources_of
 from percoin.training.pipeline import prepare, train
@@ -117,6 +118,9 @@ def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     code = [(group, source.sha256) for group, source in sources_of(settings).items()]
     facts = [plain, bars, code_version(), *start, *([code] if code else [])]
     facts += [dataset.spec.code for dataset in recipe.datasets[:1] if dataset.spec.code]
+    beside = [hash_references(dataset) for dataset in recipe.datasets]
+    # Without references the key is that of older versions.
+    facts += [{"references": beside}] if any(beside) else []
     return facts_hash(facts, n_digits=16)
 
 

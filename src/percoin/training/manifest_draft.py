@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from percoin import json_codec
+from percoin.bars.panel import hash_beside
 from percoin.dataset import MarketDataset, Part
 from percoin.evaluation.backtest import Exit
 from percoin.evaluation.baselines import LOGISTIC, class_shares
@@ -278,12 +279,7 @@ def trees_of(judgement: Judgement) -> dict[str, Trees]:
 
 def hash_references(dataset: MarketDataset) -> dict[str, str]:
     """Hashes of the bars of the markets that the features compare with."""
-    bars, panel = dataset.bars, dataset.bars.panel
-    if panel is None:
-        return {}
-    first, last = (int(bars.open_time[end]) for end in (0, -1))
-    references = dataset.feature_set.references
-    return {symbol: panel.sha256(symbol, first, last) for symbol in references}
+    return hash_beside(dataset.bars, dataset.feature_set.references)
 
 
 def _span(dataset: MarketDataset, part: Part) -> SplitSpan:

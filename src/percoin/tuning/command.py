@@ -30,6 +30,7 @@ from hydra.core.hydra_config import HydraConfig
 from torch.utils.tensorboard import SummaryWriter
 
 from percoin.assembly import dataset_spec
+from percoin.bars.panel import hash_beside
 from percoin.bars.schema import Bars
 from percoin.config import EvaluationMode, TrainConfig, TuneConfig
 from percoin.config.effects import settings_with
@@ -144,7 +145,7 @@ class _Session:
         bars = _load_bars(space, study)
         rows = SearchRows.of(space.base, bars)
         if study is None:
-            facts: dict[str, Any] = {"bars": _describe_bars(bars)}
+            facts: dict[str, Any] = {"bars": _describe_bars(bars, space.base)}
             if settings.leaves_precision_open:
                 facts["precision"] = choose_precision(settings).precision
             study = studies.begin(key, facts)
@@ -234,7 +235,9 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     first = int(bars.open_time.searchsorted(known.get("first", 0)))
     behind = int(bars.open_time.searchsorted(known.get("last", 0), side="right"))
     bars = bars.slice(first, behind)
-    if _describe_bars(bars) != known:
+    found = _describe_bars(bars, settings)
+    # Studies of older versions do not know the markets that theirs was compared with.
+    if {name: value for name, value in found.items() if name in {*known, "sha256"}} != known:
         raise StudyError(
             *_market(settings),
             "the bars have changed since the study of these settings began",
@@ -243,11 +246,13 @@ def _load_bars(space: SearchSpace, study: optuna.Study | None) -> Bars:
     return bars
 
 
-def _describe_bars(bars: Bars) -> dict[str, Any]:
+def _describe_bars(bars: Bars, settings: TrainConfig) -> dict[str, Any]:
     if len(bars) == 0:
         return {}
     first, last = (int(bars.open_time[end]) for end in (0, -1))
-    return {"first": first, "last": last, "sha256": bars.sha256()}
+    beside = hash_beside(bars, settings.features.feature_set.references)
+    described = {"first": first, "last": last, "sha256": bars.sha256()}
+    return {**described, **({"references": beside} if beside else {})}
 
 
 class _Display:
