@@ -11,6 +11,7 @@ from percoin.evaluation.baselines import (
     last_known_labels,
     pooled_baselines,
     rolling_prior_bars,
+    rolling_prior_days,
     settled_class_counts,
 )
 from percoin.evaluation.metrics import check_probabilities, row_log_loss
@@ -163,6 +164,12 @@ def test_the_rolling_prior_counts_the_settled_labels_of_the_last_bars():
 )
 def test_the_rolling_prior_looks_back_a_week_or_as_many_rows(timeframe, n_bars):
     assert rolling_prior_bars(Timeframe(timeframe)) == n_bars
+
+
+def test_the_rolling_prior_looks_back_for_more_days_where_bars_are_longer():
+    """As the docs and the report say."""
+    days = {timeframe.value: rolling_prior_days(timeframe) for timeframe in Timeframe}
+    assert days == {"1m": 7, "5m": 7, "15m": 7, "30m": 30, "1h": 30, "4h": 112, "1d": 672}
 
 
 def test_pooled_baselines_learn_from_all_markets_at_once():

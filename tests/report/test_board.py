@@ -303,6 +303,16 @@ def test_a_skill_below_zero_is_called_worse_with_its_interval():
     assert sentence.endswith("likely between 5.5% worse and 0.3% better.")
 
 
+@pytest.mark.parametrize(("timeframe", "n_days"), [(Timeframe.M15, 7), (Timeframe.D1, 672)])
+def test_the_recent_shares_are_those_of_as_many_days_as_the_timeframe_has(timeframe, n_days):
+    evaluation = judged()
+    recent = replace(evaluation.model.skill, value=0.01)
+    evaluation = replace(evaluation, model=replace(evaluation.model, recent_skill=recent))
+    saved = replace(model("BTCUSDT", evaluation), timeframe=timeframe)
+    sentence = in_words(make_board([saved], NOW).entries[0])[0]
+    assert f"Than quoting those of the last {n_days} days they were 1.0% better." in sentence
+
+
 def test_a_model_without_evaluation_has_no_words_for_figures():
     assert in_words(make_board([model("BTCUSDT", None)], NOW).entries[0]) == []
 

@@ -164,6 +164,11 @@ def rolling_prior_bars(timeframe: Timeframe) -> int:
     return math.ceil(max(_ROLLING_ROWS, _SLOW_ROLLING_DAYS * timeframe.bars_per_day))
 
 
+def rolling_prior_days(timeframe: Timeframe) -> int:
+    """Length of that in days: 7 up to 15m, 30 on 30m and 1h, 112 on 4h, 672 on 1d."""
+    return round(rolling_prior_bars(timeframe) / timeframe.bars_per_day)
+
+
 def settled_class_counts(labels: IntArray, horizon: int, n_bars: int) -> IntArray:
     """Count the labels of each class over the newest known labels when each bar closes.
 

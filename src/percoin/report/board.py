@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from percoin.bars.schema import is_simulated
 from percoin.evaluation.backtest import BUY_AND_HOLD, BacktestResult
+from percoin.evaluation.baselines import rolling_prior_days
 from percoin.evaluation.evaluate import Assessment, Evaluation
 from percoin.evaluation.gate import (
     FALSE_DISCOVERY_RATE,
@@ -397,14 +398,14 @@ def in_words(entry: RankedModel) -> list[str]:
     if evaluation is None:
         return []
     return [
-        _skill_in_words(evaluation),
+        _skill_in_words(evaluation, rolling_prior_days(entry.model.timeframe)),
         _activity_in_words(evaluation),
         _direction_in_words(evaluation),
         *_money_in_words(evaluation),
     ]
 
 
-def _skill_in_words(evaluation: Evaluation) -> str:
+def _skill_in_words(evaluation: Evaluation, n_recent_days: int) -> str:
     skill, recent = evaluation.model.skill, evaluation.model.recent_skill
     said = (
         f"Over {evaluation.n_rows:,} test bars, worth {skill.n_effective_rows:,.0f} independent "
@@ -415,7 +416,10 @@ def _skill_in_words(evaluation: Evaluation) -> str:
         said += "; likely between {} and {}".format(*map(_better, skill.ends))
     if recent is None:
         return f"{said}."
-    return f"{said}. Than quoting those of the last days they were {_better(recent.value)}."
+    return (
+        f"{said}. Than quoting those of the last {n_recent_days} days they were "
+        f"{_better(recent.value)}."
+    )
 
 
 def _better(skill: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from percoin.evaluation.baselines import rolling_prior_days
 from percoin.evaluation.table import (
     CLASS_COLUMNS,
     MONEY_COLUMNS,
@@ -129,7 +130,8 @@ def _tables(entry: RankedModel) -> list[tuple[str, str, tuple[str, ...], list[tu
             "Against the baselines",
             "Every line forecast the same test bars. Skill is the share of the train prior's "
             "log-loss that is removed: above 0 is better than knowing only how often each answer "
-            "comes; recent skill is beyond how often it came in the last days.",
+            "comes; recent skill is beyond how often it came in the last "
+            f"{rolling_prior_days(entry.model.timeframe)} days.",
             SKILL_COLUMNS,
             skill_rows(evaluation),
         ),

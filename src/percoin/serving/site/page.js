@@ -723,7 +723,7 @@
         + `${skill.n_rows} test rows: ${signed(skill.value)} ${interval(skill)}; rival ${words(skill.best_baseline ?? "none")}`
         + `${skill.baseline ? ` ${signed(skill.baseline.value)} ${interval(skill.baseline)}` : ""}`
         + `${skill.against_best ? `; ahead of it by ${signed(skill.against_best.value)} ${interval(skill.against_best)} nats a row` : ""}`
-        + `${skill.recent ? `; skill over the class shares of the last days ${signed(skill.recent.value)} ${interval(skill.recent)}` : ""}.`));
+        + `${skill.recent ? `; skill over the recent class shares ${signed(skill.recent.value)} ${interval(skill.recent)}` : ""}.`));
     if (model.reasons.length) card.append(h("ul", { class: "list" }, model.reasons.map((reason) => h("li", {}, reason))));
     if (model.refit) card.append(h("p", { class: "below" }, `${model.refit}.`));
     if (model.trained_on) {
