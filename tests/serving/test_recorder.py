@@ -262,6 +262,31 @@ def test_what_waits_past_its_outcome_is_late(models_dir, market, record, tmp_pat
     assert [kept.is_live for kept in record.predictions()][:2] == [False, False]
 
 
+def test_a_history_is_read_and_written_as_text_once_for_many_requests(
+    models_dir, market, record, monkeypatch
+):
+    server = start(models_dir, market, record)
+    read = []
+    predictions = TrackRecord.predictions
+    monkeypatch.setattr(
+        TrackRecord, "predictions", lambda *a: read.append(a[1:]) or predictions(*a)
+    )
+    address = "/api/history/BTCUSDT?limit=1000"
+    assert ask(server, address).json()["predictions"] == []
+    for n_written in range(1, 7):
+        bring_up_to_date(server)
+        read.clear()
+        shown = [ask(server, address).json()["predictions"] for _ in range(3)]
+        assert [len(each) for each in shown] == [n_written] * 3
+        assert shown[0] == shown[1] == shown[2]
+        assert len(read) == 1
+        assert [each["label"] for each in shown[0]].count(None) == min(n_written, 3)
+        market.pass_time(minutes=15)
+    assert len(ask(server, "/api/history/BTCUSDT?limit=2").json()["predictions"]) == 2
+    assert record.market_revision("BTCUSDT", M15) == (6, 3)
+    assert record.market_revision("BTCUSDT", Timeframe.H1) == (0, 0)
+
+
 def test_switched_off_it_says_so(models_dir, market):
     server = make_server(models_dir, market)
     bring_up_to_date(server)

@@ -476,6 +476,20 @@ class TrackRecord:
             n_written, n_resolved = connection.execute(counted).one()
         return int(n_written), int(n_resolved)
 
+    def market_revision(self, symbol: str, timeframe: Timeframe) -> tuple[int, int]:
+        """Count one market's predictions and those with an outcome, by indexes alone.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        columns = _predictions.c
+        of_market = columns.symbol == symbol, columns.tf == timeframe.value
+        counted = select(func.count()).select_from(_predictions).where(*of_market)
+        with self._connected() as connection:
+            n_open = connection.execute(counted.where(columns.resolved_at.is_(None))).scalar_one()
+            n_written = connection.execute(counted).scalar_one()
+        return int(n_written), int(n_written - n_open)
+
     def place_of(self, row_id: int) -> tuple[int, str]:
         """How many rows there are up to a number, and the newest of them in one phrase.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI, Path, Request
@@ -13,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from percoin.bars.schema import is_simulated
 from percoin.errors import PercoinError
 from percoin.labels import known_horizon
-from percoin.monitoring.record import Kept
+from percoin.monitoring.record import Kept, TrackRecord
 from percoin.serving import schemas
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.drift_watch import DriftWatch
@@ -27,12 +29,14 @@ from percoin.serving.questions import (
     read_timeframe,
 )
 from percoin.serving.recorder import Recorder
-from percoin.serving.strict_json import json_response
+from percoin.serving.strict_json import dumps, json_response
 from percoin.signals.response import bands_to_json
 from percoin.types import CLASS_NAMES, Timeframe, horizon_end
 
 MOST_HISTORY = 1000
 _DEFAULT_HISTORY = 200
+# Each has at most about 700 kB.
+_TEXTS_KEPT = 32
 _LIMIT = {
     "name": "limit",
     "in": "query",
@@ -45,6 +49,8 @@ _LIMIT = {
         "default": _DEFAULT_HISTORY,
     },
 }
+
+_Question = tuple[str, Timeframe, int, bool]
 
 
 def add_tracking(
@@ -132,6 +138,8 @@ def _add_history(
     tf: dict[str, Any],
     clock: Clock,
 ) -> None:
+    texts = None if recorder is None else HistoryTexts(recorder.record)
+
     @app.get(
         "/api/history/{symbol}",
         response_model=schemas.HistorySchema,
@@ -148,22 +156,59 @@ def _add_history(
         asked = check_parameters(request.query_params.multi_items(), ("tf", "limit"))
         timeframe = read_timeframe(asked, offer)
         n_newest = read_limit(asked, _DEFAULT_HISTORY, MOST_HISTORY)
-        kept: list[Kept] = []
-        if recorder is not None:
-            read, simulated = recorder.record.predictions, _plays(keeper, symbol, timeframe)
+        predictions = "[]"
+        if texts is not None:
+            simulated = _plays(keeper, symbol, timeframe)
             try:
-                kept = await run_in_threadpool(read, [symbol], timeframe, n_newest, simulated)
+                predictions = await run_in_threadpool(
+                    texts.text, symbol, timeframe, n_newest, simulated
+                )
             except PercoinError as error:
                 raise _unavailable() from error
-        return json_response(
+        before = dumps(
             {
                 "symbol": symbol,
                 "tf": timeframe.value,
                 "now": clock().isoformat(),
                 "recording": recorder is not None,
-                "predictions": [_told(one) for one in kept],
             }
         )
+        text = f'{before[:-1]}, "predictions": {predictions}}}'
+        return Response(text, media_type="application/json")
+
+
+class HistoryTexts:
+    """Caches the predictions of markets as JSON text; new rows and outcomes make a new text.
+
+    Many requests ask for the same text, and making a long one takes longer than all else.
+
+    Args:
+        record: The track record.
+    """
+
+    def __init__(self, record: TrackRecord) -> None:
+        self._record = record
+        self._kept: OrderedDict[_Question, tuple[tuple[int, int], str]] = OrderedDict()
+        self._lock = Lock()
+
+    def text(self, symbol: str, timeframe: Timeframe, n_newest: int, simulated: bool) -> str:
+        """A market's newest predictions, oldest first; several threads may call this.
+
+        Raises:
+            RecordError: The database cannot be used now.
+        """
+        key = symbol, timeframe, n_newest, simulated
+        revision = self._record.market_revision(symbol, timeframe)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or kept[0] != revision:
+                rows = self._record.predictions([symbol], timeframe, n_newest, simulated)
+                kept = revision, dumps([_told(row) for row in rows])
+                self._kept[key] = kept
+            self._kept.move_to_end(key)
+            if len(self._kept) > _TEXTS_KEPT:
+                self._kept.popitem(last=False)
+        return kept[1]
 
 
 def _told(kept: Kept) -> dict[str, object]:
