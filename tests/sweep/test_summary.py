@@ -78,6 +78,8 @@ def test_the_document_says_how_each_job_ended_and_what_its_model_is_worth(folder
     best, lucky, failed = (by_name[f"{s} 15m"] for s in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
     assert (best["rank"], best["verdict"], best["skill"]["value"]) == (1, "accepted", 0.03)
     assert (lucky["verdict"], lucky["verdict_alone"]) == ("rejected", "accepted")
+    assert lucky["shown"] == "no skill shown among all that was tried"
+    assert best["shown"].startswith("skill shown, ")
     assert (best["withdrawn"], lucky["withdrawn"], failed["withdrawn"]) == (False, True, None)
     assert (failed["state"], failed["error"]) == ("failed", "no bars; fetch them")
     assert {failed[key] for key in ("version", "rank", "verdict", "skill", "p_value")} == {None}

@@ -83,7 +83,7 @@ class RankedModel:
     @property
     def is_behind(self) -> bool:
         """Whether it was rejected although it has skill: its rival has surely more."""
-        return self.status is BoardStatus.REJECTED and self._phrase.startswith(SHOWN["accepted"])
+        return self.status is BoardStatus.REJECTED and self.phrase.startswith(SHOWN["accepted"])
 
     @property
     def shown(self) -> str:
@@ -93,12 +93,13 @@ class RankedModel:
     @property
     def short_reason(self) -> str:
         """What ``shown`` leaves out of what the test showed, or the deciding reason."""
-        if self._phrase:
-            return self._phrase.removeprefix(self.shown).lstrip(" ,:")
+        if self.phrase:
+            return self.phrase.removeprefix(self.shown).lstrip(" ,:")
         return self.reasons[0].partition(":")[0].replace("_", " ")
 
     @property
-    def _phrase(self) -> str:
+    def phrase(self) -> str:
+        """What was shown in full, with the control; empty if the model was not judged."""
         evaluation = self.model.evaluation
         is_judged = evaluation is not None and self.status in _JUDGED
         if evaluation is None or not is_judged:

@@ -24,7 +24,7 @@
         skill, recent_skill, activity_auc, direction_auc, lead
                         value, lower, upper (95 %); skill is over the train prior,
                         recent_skill over the rolling prior, lead over rival in nats a bar
-        shown           what was shown, in words
+        shown           what was shown, in words, after the same control as verdict
         best_baseline   the best baseline on the test rows
         leads           significantly better than rival, after the control over the sweep
         net_return, hold_return
@@ -122,6 +122,7 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
         "reasons": list(entry.reasons) if entry.model.exists else None,
         "cautions": list(entry.cautions) if entry.model.exists else None,
         **{name: read(judged) if judged else None for name, read in _FIGURES.items()},
+        "shown": entry.phrase or None,
         "leads": entry.leads if judged else None,
         "withdrawn": job.name in withdrawn if manifest else None,
     }
@@ -130,7 +131,6 @@ def _job(result: JobResult, folder: Path, withdrawn: Collection[str]) -> dict[st
 # How to read each figure of a judged model; without an evaluation all are null.
 _FIGURES: Mapping[str, Callable[[Evaluation], object]] = {
     "verdict_alone": lambda found: found.verdict.outcome.value,
-    "shown": lambda found: found.shown(),
     "p_value": lambda found: found.verdict.p_value,
     "skill": lambda found: _estimate(found.model.skill),
     "recent_skill": lambda found: _estimate(found.model.recent_skill),
