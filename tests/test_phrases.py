@@ -327,7 +327,7 @@ def test_an_experiment_may_be_a_search(monkeypatch):
     [
         ("epoch: 3", "bad.yaml: epoch is not a setting; did you mean epochs?"),
         ("defaults: [override /modl: own]", "bad.yaml: modl is not a setting; did you mean model?"),
-        ("defaults: [override /model: lgst]", "model=lgst is not an option; model is one of boo"),
+        ("defaults: [override /model: lgst]", "model=lgst is not an option; model is one of ave"),
         ("seed: x", "Value 'x' of type 'str' could not be converted to Integer"),
         ("seed: -1", "seed=-1 must be at least 0"),
     ],

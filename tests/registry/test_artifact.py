@@ -213,7 +213,7 @@ def test_a_newer_format_is_refused_by_its_number(tmp_path):
     path = export(tmp_path) / MANIFEST_FILE
     content = json.loads(path.read_text()) | {"format_version": 12}
     path.write_text(json.dumps(content))
-    with pytest.raises(InvalidArtifactError, match="format version 12 is newer than 6; upgrade"):
+    with pytest.raises(InvalidArtifactError, match="format version 12 is newer than 7; upgrade"):
         load(tmp_path)
 
 
