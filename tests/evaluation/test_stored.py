@@ -101,6 +101,8 @@ def put(*path_and_value):
         (put("verdict", "outcome", "splendid"), "verdict.outcome: Invalid enum value 'splendid'"),
         (put("verdict", "reasons", []), "verdict has no reason"),
         (put("verdict", "reasons", "good"), "reasons: Expected `array`, got `str`"),
+        (put("verdict", "p_value", 1.5), "a p_value is not between 0 and 1"),
+        (put("against_rival", "p_value", -0.5), "a p_value is not between 0 and 1"),
         (put("best_baseline", "oracle"), "best_baseline 'oracle'"),
         (put("class_counts", [1, 2]), "class_counts"),
         (put("class_counts", [0, 0, 0]), "class_counts count no rows"),

@@ -132,6 +132,7 @@ def test_a_result_is_read_as_it_was_written():
         {"is_seen": 1},
         {"unknown": 1},
         {"rival": "\n"},
+        {"p_value": 2.0},
         {"lead": 0.1},
         {"daily": 5},
         {"daily": asdict(RESULTS[0].daily) | {"model": ["x"] * N_DAYS}},
@@ -141,7 +142,8 @@ def test_a_result_is_read_as_it_was_written():
 )
 def test_a_result_that_no_training_wrote_is_refused(changes):
     with pytest.raises(
-        ValueError, match=r"Expected|out of range|unexpected key|cannot be printed|columns"
+        ValueError,
+        match=r"Expected|out of range|unexpected key|cannot be printed|columns|not between",
     ):
         json_codec.decode(MarketResult, as_json(**changes))
 

@@ -42,6 +42,9 @@ def evaluation_from_json(document: object) -> Evaluation:
         evaluation.rival_name in {line.name for line in evaluation.baselines},
         f"rival {evaluation.rival!r} is none of the baselines",
     )
+    p_values = (evaluation.verdict.p_value, evaluation.lead.p_value)
+    are_shares = all(value is None or 0 <= value <= 1 for value in p_values)
+    _require(are_shares, "a p_value is not between 0 and 1")
     for line in lines:
         _require(
             tuple(entry.name for entry in line.scores.classes) == CLASS_NAMES

@@ -79,6 +79,8 @@ class MarketResult:
         texts = (self.symbol, self.rival, self.verdict, self.reason, self.version)
         if not all(text.isprintable() for text in texts):
             raise ValueError("a text of a result cannot be printed")
+        if self.p_value is not None and not 0 <= self.p_value <= 1:
+            raise ValueError("p_value is not between 0 and 1")
 
     @classmethod
     def of(cls, symbol: str, is_seen: bool, exported: ExportedModel) -> MarketResult:
