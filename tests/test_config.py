@@ -719,7 +719,10 @@ def test_what_learns_from_a_pool_is_no_part_of_the_blend_of_one_market():
         ("experiment=tune", "experiment=tune searches settings of a network, and model={name}"),
         ("resume=true", "in seconds and cannot be resumed: leave out resume=true"),
         ("init=pooled", "init=pooled trains a network, and model={name} is none"),
-        ("recipe=pooled", "recipe=pooled trains a network, and model={name} is none"),
+        (
+            "recipe=pooled",
+            "recipe=pooled trains a network or model=average, and model={name} is none",
+        ),
         ("model.hidden_size=8", "model.hidden_size is a setting of model=cnn_lstm"),
     ],
 )

@@ -215,8 +215,12 @@ def test_a_moment_that_leaves_no_test_rows_is_refused_with_what_helps(tmp_path):
 
 
 def test_the_moment_is_a_date_and_of_no_pool(tmp_path):
+    with pytest.raises(ConfigError, match="test_from=2999-01-01 is in the future"):
+        settings(tmp_path, "test_from=2999-01-01")
+    with pytest.raises(ConfigError, match="test_from=2024-05-01 is not before end=2024-05-01, so"):
+        settings(tmp_path, "end=2024-05-01", "test_from=2024-05-01")
     with pytest.raises(ConfigError, match="test_from=soon is not a day"):
         settings(tmp_path, "test_from=soon")
     for words in (["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'"], ["init=pooled"]):
-        with pytest.raises(ConfigError, match="test_from is for a market that trains alone"):
+        with pytest.raises(ConfigError, match="test_from is for markets that train from scratch"):
             settings(tmp_path, "test_from=2024-04-26", *words)

@@ -52,7 +52,7 @@ def test_markets_of_a_pool_may_have_no_part_in_it_and_looks_of_their_own():
     [
         (("symbol=BTCUSDT", "recipe=both"), "recipe=both must be one of per_market, pooled"),
         (("symbol=BTCUSDT", "init=best"), "init=best must be pooled, or null"),
-        (("symbol=BTCUSDT", "recipe=pooled"), "recipe=pooled trains one network on several"),
+        (("symbol=BTCUSDT", "recipe=pooled"), "recipe=pooled learns from several"),
         (
             ("symbol='BTCUSDT,ETHUSDT'",),
             "symbol names 2 markets; several values make a sweep: add -m ",

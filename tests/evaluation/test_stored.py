@@ -38,12 +38,6 @@ def test_what_was_written_is_read_back_and_written_the_same():
     assert evaluation_from_json(DOCUMENT).to_json() == evaluation().to_json()
 
 
-def test_an_evaluation_from_before_daily_bars_had_a_flag_is_read_back():
-    older = copy.deepcopy(DOCUMENT)
-    del older["bootstrap"]["is_market"]
-    assert evaluation_from_json(older).to_json() == DOCUMENT
-
-
 def test_what_is_read_back_prints_the_same_tables():
     assert format_evaluation(evaluation_from_json(DOCUMENT)) == format_evaluation(evaluation())
 

@@ -187,7 +187,7 @@ def test_the_rows_of_a_market_make_at_most_sixteen_blocks_and_other_rows_as_many
     assert len(rows) // market.block_length == MOST_BLOCKS
     assert Bootstrap(HORIZON, repetitions=50).estimate(rows).block_length < 24
     # So do daily bars, of which a day holds one; the sums of days are no rows of a market.
-    daily = Bootstrap(HORIZON, repetitions=50, is_market=True).estimate(rows[:400])
+    daily = Bootstrap(HORIZON, repetitions=50, day=1).estimate(rows[:400])
     assert daily.block_length >= 400 // MOST_BLOCKS
     assert Bootstrap(HORIZON, repetitions=50).estimate(rows[:400]).block_length < 25
     # Of ten days there are ten blocks.

@@ -60,7 +60,7 @@ def test_whatever_the_rule_the_outcome_is_the_label_of_training(record, rule):
     assert [k.forward_return for k in settled] == labels.forward_return[rows].tolist()
 
 
-def test_a_prediction_on_other_prices_stays_open(record, caplog):
+def test_predictions_on_other_prices_stay_open_and_one_whose_bar_changed_is_void(record, caplog):
     """All folders of files are one kind of bars; these may be of another exchange."""
     bars = bars_of(walk(40), origin="files: spot/BTCUSDT/15m.parquet")
     for n_bars in (20, 21):
@@ -68,11 +68,13 @@ def test_a_prediction_on_other_prices_stays_open(record, caplog):
     perp = replace(bars, frame=bars.frame * 1.0002, origin="files: perp/BTCUSDT/15m.parquet")
     assert resolve(record, perp, soon_after(bars)) == 0
     assert "BTCUSDT 15m: 2 predictions stay open: they were made on other prices" in caplog.text
-    # One close that is the same, but for its format, is enough for that prediction.
+    # Where one close is the same, but for its format, these are the bars, and one has changed.
     mixed = perp.frame.copy()
     mixed.iloc[19] = bars.frame.iloc[19] * (1 + 1e-9)
-    assert resolve(record, replace(perp, frame=mixed), soon_after(bars)) == 1
-    assert resolve(record, bars, soon_after(bars)) == 1
+    assert resolve(record, replace(perp, frame=mixed), soon_after(bars)) == 2
+    settled, changed = record.predictions()
+    assert (settled.void, changed.label) == ("", None)
+    assert changed.void == "its bar has another close now than it had then"
 
 
 def test_a_gap_makes_void_what_training_does_not_label(record):

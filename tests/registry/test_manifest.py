@@ -382,7 +382,7 @@ def moves(**changes) -> dict[str, object]:
             builders.BLENDED | {"combination": builders.combination()},
             "a blend and a combination at once",
         ),
-        (builders.AVERAGED | {"combination": None}, "the average has fewer than two parts"),
+        (builders.AVERAGED | {"combination": None}, "an average has no combination"),
         (
             builders.AVERAGED | {"combination": builders.combination()},
             "the parts are not of a model of the kind average",

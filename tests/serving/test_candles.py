@@ -60,4 +60,4 @@ def test_a_text_is_kept_until_other_bars_come():
     assert texts.text("BTCUSDT", M15, other, 7) == candles_json("BTCUSDT", M15, other, 7)
     for n_wanted in range(1, 100):
         texts.text("BTCUSDT", M15, BARS, n_wanted)
-    assert len(texts._kept) == 64
+    assert len(texts._texts._kept) == 64

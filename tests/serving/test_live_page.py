@@ -412,7 +412,10 @@ def test_while_the_record_cannot_be_read_the_signals_go_on(folder, browser, tmp_
         browser.wait_for(f"/LONG|SHORT/.test({row('BTCUSDT')}?.innerText)")
         assert browser.run("document.getElementById('banner').hidden")
         shown = browser.run("document.getElementById('scoreboard').innerText")
-        assert shown == "The track record cannot be read now. The answers above go on."
+        assert shown == "The track record cannot be read now. The answers above are still updated."
+        browser.open(f"{server.url}/#market=BTCUSDT")
+        market = "document.getElementById('market-body').innerText"
+        browser.wait_for(f"{market}.includes('The track record cannot be read now.')")
 
 
 def test_a_locked_server_is_opened_with_its_key(folder, browser):

@@ -8,12 +8,14 @@ from percoin.cli import compose_config
 from percoin.config import CONF_DIR, ProcessesConfig, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.sweep.jobs import Job
-from percoin.sweep.plan import jobs_of, plan_sweep
+from percoin.sweep.plan import JobBase, jobs_of, plan_sweep
 
 ROOT = CONF_DIR.parent
 SYMBOLS = (ROOT / "symbols").read_text().strip()
 TIMEFRAMES = ("15m", "1h", "4h", "1d")
 SIMULATED = ("symbol=BTCUSDT", "source=simulated")
+# Of jobs without an experiment.
+BASES = {("", ""): JobBase("BTCUSDT", "1h", "1h", True)}
 
 # What follows KEY= on a command line, in quotes or not, numbers, lists and paths among it.
 VALUES = st.text(
@@ -58,7 +60,7 @@ def test_all_markets_on_all_timeframes_are_128_jobs_in_128_folders():
 def test_every_job_has_a_folder_of_its_own_two_or_three_levels_down(symbols, lrs, texts):
     values = {"symbol": symbols, "tf": TIMEFRAMES, "lr": [str(lr) for lr in lrs], "logger": texts}
     folder = Path("/sweeps/one")
-    jobs = list(jobs_of(values, folder))
+    jobs = list(jobs_of(values, folder, BASES))
 
     assert len(jobs) == len(symbols) * 4 * len(lrs) * len(texts)
     folders = {job.folder for job in jobs}
@@ -72,7 +74,7 @@ def test_every_job_has_a_folder_of_its_own_two_or_three_levels_down(symbols, lrs
 
 
 def test_a_single_value_makes_no_further_level():
-    (job,) = jobs_of({"symbol": ["BTCUSDT"], "tf": ["1h"], "lr": ["0.1"]}, Path("/s"))
+    (job,) = jobs_of({"symbol": ["BTCUSDT"], "tf": ["1h"], "lr": ["0.1"]}, Path("/s"), BASES)
 
     assert job.folder == job.market_folder == Path("/s/BTCUSDT/1h")
     assert (job.name, job.variant) == ("BTCUSDT 1h", "")
@@ -80,7 +82,7 @@ def test_a_single_value_makes_no_further_level():
 
 def test_swept_settings_name_the_third_level():
     values = {"symbol": ["BTCUSDT"], "tf": ["1h"], "lr": ["0.1", "0.01"], "seed": ["1", "2"]}
-    names = [job.folder.name for job in jobs_of(values, Path("/s"))]
+    names = [job.folder.name for job in jobs_of(values, Path("/s"), BASES)]
 
     assert names == ["lr=0.1,seed=1", "lr=0.1,seed=2", "lr=0.01,seed=1", "lr=0.01,seed=2"]
 
@@ -135,7 +137,7 @@ LONG = "x" * 200
 )
 def test_no_two_variants_share_a_folder(values):
     told = {"symbol": ["BTCUSDT"], "tf": ["1h"], "source.path": values}
-    folders = [job.folder for job in jobs_of(told, Path("sweep"))]
+    folders = [job.folder for job in jobs_of(told, Path("sweep"), BASES)]
     assert len(set(folders)) == len(values)
     assert all(len(folder.name) < 150 for folder in folders)
     assert {folder.parent for folder in folders} == {Path("sweep/BTCUSDT/1h")}

@@ -236,7 +236,7 @@ def _as_judged(manifest: Manifest, folds: list[MarketDataset]) -> list[MarketDat
     if manifest.pool is not None:
         return folds
     if (test_from := manifest.config.get("test_from")) is not None:
-        return tested_from(folds, moment_ms("test_from", test_from))  # type: ignore[arg-type]
+        return tested_from(folds, moment_ms("test_from", str(test_from)))
     return with_newest_test_rows(folds, manifest.dataset_info.test_samples)
 
 

@@ -44,8 +44,9 @@ MOST_SHOWN = 60
 OPTIONAL_GROUP = "experiment"
 
 
-# Groups whose options may set anything that decides whether a setting is used.
-SET_ANY = frozenset({OPTIONAL_GROUP, "debug", "features"})
+# Groups whose options may set anything, and those that decide whether a setting is used.
+SET_ALL = (OPTIONAL_GROUP, "debug")
+SET_ANY = frozenset({*SET_ALL, "features"})
 
 
 # The only group of which one training may have several options, or none.

@@ -83,15 +83,16 @@ def end_ms(name: str, text: str | None) -> int | None:
     return moment + DAY_MILLISECONDS
 
 
-def check_dates(start: str | None, end: str | None) -> None:
-    """Refuse dates that no bars can lie between.
+def check_dates(start: str | None, end: str | None, test_from: str | None = None) -> None:
+    """Refuse dates that no bars, or no test rows, can lie between.
 
     Raises:
-        ConfigError: One is no date or in the future, or the end is not after the start.
+        ConfigError: One is no date or in the future, or the end is not after the others.
     """
-    moments = {"start": moment_ms("start", start), "end": moment_ms("end", end)}
+    told = {"start": start, "end": end, "test_from": test_from}
+    moments = {name: moment_ms(name, text) for name, text in told.items()}
     now = time.time() * 1000
-    for name, text in (("start", start), ("end", end)):
+    for name, text in told.items():
         moment = moments[name]
         require(
             moment is None or moment <= now,
@@ -103,4 +104,10 @@ def check_dates(start: str | None, end: str | None) -> None:
         first is None or last is None or first < last,
         f"start={start} is not before end={end}; bars from start up to end are used, the day of "
         "end not included",
+    )
+    first = moments["test_from"]
+    require(
+        first is None or last is None or first < last,
+        f"test_from={test_from} is not before end={end}, so that there are no test rows; give an "
+        "earlier moment",
     )

@@ -9,7 +9,7 @@ from typing import Any
 from percoin.bars.renames import current_symbol
 from percoin.config.backtest import BacktestConfig
 from percoin.config.costs import CostsConfig
-from percoin.config.dates import check_dates, end_date, first_test_date, moment_ms, start_date
+from percoin.config.dates import check_dates, end_date, first_test_date, start_date
 from percoin.config.features import FeaturesConfig
 from percoin.config.fields import (
     MOST_BARS,
@@ -239,8 +239,7 @@ class TrainConfig:
             "trainer.overfit_batches trains on a few batches alone, and refit=true on all rows: "
             "leave out one of the two",
         )
-        check_dates(self.start, self.end)
-        moment_ms("test_from", self.test_from)
+        check_dates(self.start, self.end, self.test_from)
         check_purge(self.split.purge_bars, self.labels.horizon)
         if not self.model.has_network:
             self._check_without_network()
@@ -340,7 +339,7 @@ class TrainConfig:
             self._check_single_split("init=pooled")
         require(
             self.test_from is None or (self.recipe == RecipeName.PER_MARKET and self.init is None),
-            "test_from is for a market that trains alone, from scratch; the test part of a pool "
+            "test_from is for markets that train from scratch, without a pool, whose test part "
             "begins where its shares say: leave it out",
         )
         if isinstance(self.labels, RelativeConfig):
@@ -398,8 +397,7 @@ class TrainConfig:
         self._check_symbols()
         require(
             len(self.symbols) > 1,
-            "recipe=pooled trains one network on several markets; give symbol=A,B,C or "
-            "symbol=$(cat symbols)",
+            "recipe=pooled learns from several markets; give symbol=A,B,C or symbol=$(cat symbols)",
         )
         for key in ("leave_out", "without"):
             named = getattr(self.pooled, key)
@@ -437,10 +435,13 @@ class TrainConfig:
             self.evaluation == EvaluationMode.SINGLE_SPLIT,
             f"{option} uses the cuts of the pool; leave out evaluation={self.evaluation}",
         )
+        takes, fits = "a network", self.model.has_network
+        if option == _POOLED:
+            takes, fits = "a network or model=average", self.model.is_blended
         require(
-            self.model.has_network or (option == _POOLED and self.model.is_blended),
-            f"{option} trains a network, and model={self.model.option} is none: leave out one of "
-            "the two" + (", or use model=average" if option == _POOLED else ""),
+            fits,
+            f"{option} trains {takes}, and model={self.model.option} is none: leave out one of "
+            "the two",
         )
         require(
             self.experiment is None,

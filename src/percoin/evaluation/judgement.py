@@ -139,20 +139,20 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
             rules.seed,
             rules.repetitions,
             day=math.ceil(newest.dataset.bars.timeframe.bars_per_day),
-            is_market=True,
         ),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
         cautions=[*_better_alone(newest), *_never_trades(newest)],
         rival=choose_rival(folds),
     )
+    without = _without_network(folds)
     return Judgement(
         newest.calibration,
         newest.threshold,
         evaluation,
-        _daily(folds, evaluation.best_baseline, evaluation.rival),
+        _daily(folds, (evaluation.best_baseline, evaluation.rival), without),
         next((part.numbers for part in newest.parts.values()), None),
-        _judge_blend(folds, evaluation.bootstrap),
+        _judge_blend(folds, evaluation.bootstrap, without),
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
         _levels_reached(folds, _decided(model), evaluation.bootstrap),
     )
@@ -194,10 +194,12 @@ def choose_rival(folds: Sequence[FoldForecasts]) -> str:
     return min(losses, key=losses.__getitem__)
 
 
-def _daily(folds: Sequence[FoldForecasts], best_baseline: str, rival: str) -> DailyLosses:
+def _daily(
+    folds: Sequence[FoldForecasts], compared: tuple[str, str], without: FloatArray | None
+) -> DailyLosses:
+    best_baseline, rival = compared
     names = (TRAIN_PRIOR, best_baseline, ROLLING_PRIOR, rival)
     losses = [_model_losses(folds), *(_baseline_losses(folds, name) for name in names)]
-    without = _without_network(folds)
     return sum_by_day(_test_times(folds), losses if without is None else [*losses, without])
 
 
@@ -269,8 +271,16 @@ def _never_trades(fold: FoldForecasts) -> list[str]:
     return ["no trades: no confidence threshold earned anything after costs on validation rows"]
 
 
-def _judge_blend(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> JudgedBlend | None:
-    """The skill of each part, with the same kind of interval that the gate uses for the model."""
+def _judge_blend(
+    folds: Sequence[FoldForecasts], bootstrap: Bootstrap, without: FloatArray | None
+) -> JudgedBlend | None:
+    """The skill of each part, with the same kind of interval that the gate uses for the model.
+
+    Args:
+        folds: As in ``judge_folds``.
+        bootstrap: For the intervals.
+        without: Losses of the model without its network, if there are any.
+    """
     newest = folds[-1]
     if len(newest.parts) < 2:
         return None
@@ -296,7 +306,6 @@ def _judge_blend(folds: Sequence[FoldForecasts], bootstrap: Bootstrap) -> Judged
             newest.weights[name], part.calibration, part.numbers, skills(part.validation, tests)
         )
     tests = {k: fold.model.probabilities for k, fold in enumerate(folds)}
-    without = _without_network(folds)
     adds = None if without is None else bootstrap.estimate(without - _model_losses(folds))
     return JudgedBlend(parts, skills(newest.validation, tests), adds)
 

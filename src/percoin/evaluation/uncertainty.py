@@ -63,27 +63,23 @@ class Bootstrap:
         seed: The same seed gives the same interval.
         repetitions: Number of bootstrap draws.
         confidence: Level of the two-sided interval.
-        day: Rows in a day, for the rows of a market; 1 for rows of any other kind. A block has
-            at least this many rows: volatility has a daily rhythm.
-        is_market: Whether the rows are those of a market, one a bar. A block then has at least a
-            ``MOST_BLOCKS``-th of all rows too, because the level of volatility moves for weeks.
-            With blocks of a day the coverage of nominal 95 % intervals was as low as 91 % on
-            91 days of real bars and 75 % on 154; now it is 94 % and 80 %
-            (``stress/placebo.md``). More than one row a day says the same; the flag is for daily
-            bars.
+        day: Rows in a day, for the rows of a market; None for rows of any other kind. A block then
+            has at least this many rows, and at least a ``MOST_BLOCKS``-th of all rows:
+            volatility has a daily rhythm, and its level moves for weeks. With blocks of a day
+            the coverage of nominal 95 % intervals was as low as 91 % on 91 days of real bars
+            and 75 % on 154; now it is 94 % and 80 % (``stress/placebo.md``).
     """
 
     horizon: int
     seed: int = 0
     repetitions: int = 2000
     confidence: float = 0.95
-    day: int = 1
-    is_market: bool = False
+    day: int | None = None
 
     @property
     def shortest_block(self) -> int:
         """Rows in the shortest block, with any number of rows."""
-        return max(1, self.horizon, self.day)
+        return max(1, self.horizon, self.day or 1)
 
     def estimate(self, values: FloatArray, null: float = 0.0) -> Estimate:
         """Estimate the mean of dependent rows and its interval.
@@ -99,7 +95,7 @@ class Bootstrap:
         if rows.ndim != 1 or len(rows) == 0 or not np.isfinite(rows).all():
             raise ValueError("expected at least one row of finite values")
         # The level of a market's rows moves slowly.
-        slow = len(rows) // MOST_BLOCKS if self.is_market or self.day > 1 else 1
+        slow = 1 if self.day is None else len(rows) // MOST_BLOCKS
         block_length = choose_block_length(rows, max(self.shortest_block, slow))
         if len(rows) // block_length < MIN_BLOCKS:
             return _without_interval(rows, block_length)

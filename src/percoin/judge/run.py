@@ -378,7 +378,7 @@ class _Moved:
         error = (1 - bootstrap.confidence) / _MOST_BARS_OFF
         self._of_best = replace(self._bootstrap, confidence=1 - error)
         self._own = row_log_loss(self._said, self._label[self._rows])
-        self._day = bootstrap.day
+        self._day = bootstrap.day or 1
 
     def fits_better(self, shifts: range) -> tuple[int, Estimate] | None:
         """The shift with the best fit, if it is significantly better than no shift; else None."""

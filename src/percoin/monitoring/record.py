@@ -484,10 +484,12 @@ class TrackRecord:
         """
         columns = _predictions.c
         of_market = columns.symbol == symbol, columns.tf == timeframe.value
-        counted = select(func.count()).select_from(_predictions).where(*of_market)
+        written = select(func.count()).select_from(_predictions).where(*of_market)
+        still_open = written.where(columns.resolved_at.is_(None))
+        # In one statement: of one moment.
+        both = select(written.scalar_subquery(), still_open.scalar_subquery())
         with self._connected() as connection:
-            n_open = connection.execute(counted.where(columns.resolved_at.is_(None))).scalar_one()
-            n_written = connection.execute(counted).scalar_one()
+            n_written, n_open = connection.execute(both).one()
         return int(n_written), int(n_written - n_open)
 
     def place_of(self, row_id: int) -> tuple[int, str]:

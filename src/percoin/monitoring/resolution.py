@@ -51,6 +51,9 @@ PRIOR = "prior"
 PERSISTENCE = "persistence"
 # Relative: bars of another exchange differ by more, numbers in another format by less.
 _SAME_CLOSE = 1e-6
+# Why a prediction is void.
+_MISSING = "the bar that it was made on is missing"
+_CHANGED = "its bar has another close now than it had then"
 
 
 def make_entry(
@@ -220,8 +223,9 @@ def beside_rule(rule: LabelRule, bars: Bars, beside: LoadBeside | None) -> Bars 
     behind = min(others, key=lambda other: int(other.open_time[-1]))
     newest = int(behind.open_time[-1])
     if newest < int(bars.open_time[-1]):
-        told = "%s: predictions after %s wait for bars of %s"
-        log.info(told, market, format_time(behind.close_time()), behind.symbol)
+        told = "%s %s: predictions after %s wait for bars of %s"
+        since = format_time(behind.close_time())
+        log.info(told, bars.symbol, bars.timeframe.value, since, behind.symbol)
     # Before the first bar at hand of one of them, its absence would be no fact of the market.
     first = max(int(other.open_time[0]) for other in others)
     start, stop = (int(n) for n in np.searchsorted(bars.open_time, [first, newest + 1]))
@@ -247,29 +251,28 @@ def _outcomes_by(
     rows = [int(np.searchsorted(open_time, kept.ts - step)) for kept in due]
     is_there = [bool(open_time[row] == kept.ts - step) for kept, row in zip(due, rows, strict=True)]
     close = bars.column("close")
-    is_other = [
-        known and not math.isclose(kept.close, close[row], rel_tol=_SAME_CLOSE)
+    is_same = [
+        known and math.isclose(kept.close, close[row], rel_tol=_SAME_CLOSE)
         for kept, row, known in zip(due, rows, is_there, strict=True)
     ]
-    if any(is_other):
+    if not any(is_same) and any(is_there):
+        # None was made on these prices: the bars may be those of another exchange.
         log.warning(
             "%s %s: %s predictions stay open: they were made on other prices than these bars have",
-            *(bars.symbol, bars.timeframe.value, sum(is_other)),
+            *(bars.symbol, bars.timeframe.value, sum(is_there)),
         )
+        return []
     labels = rule.label(bars)
     variance = move_targets(bars, rule.horizon).range_variance
     return [
-        _outcome(kept, labels, row, known, float(variance[row]))
-        for kept, row, known, other in zip(due, rows, is_there, is_other, strict=True)
-        if not other
+        _outcome(kept, labels, row, float(variance[row]))
+        if same
+        else PredictionOutcome(kept.id, None, None, _CHANGED if known else _MISSING)
+        for kept, row, known, same in zip(due, rows, is_there, is_same, strict=True)
     ]
 
 
-def _outcome(
-    kept: Kept, labels: Labels, row: int, is_there: bool, range_variance: float
-) -> PredictionOutcome:
-    if not is_there:
-        return PredictionOutcome(kept.id, None, None, "the bar that it was made on is missing")
+def _outcome(kept: Kept, labels: Labels, row: int, range_variance: float) -> PredictionOutcome:
     label, forward_return = int(labels.label[row]), float(labels.forward_return[row])
     if label == UNKNOWN_LABEL:
         return PredictionOutcome(

@@ -379,7 +379,7 @@ def _stand(rows: ForecasterRows, repetitions: int) -> Standing:
     horizon, day = 1 if rule is None else int(rule["horizon"]), day_rows(rows.tf)
     # With eight days of rows, bootstrap blocks span a day; before that, only the label horizon.
     is_long = rows.n_scored >= MIN_BLOCKS * day
-    bootstrap = Bootstrap(horizon, 0, repetitions, day=day if is_long else 1, is_market=is_long)
+    bootstrap = Bootstrap(horizon, 0, repetitions, day=day if is_long else None)
     own, baselines = _scores(rows, bootstrap)
     times = rows.times() if rows.n_scored else None
     return Standing(
@@ -422,7 +422,7 @@ def _scores(rows: ForecasterRows, bootstrap: Bootstrap) -> tuple[Score, dict[str
         _, hits = moves_after(signals, labels)
         # Hit rates use no day blocks, because a day holds few moves.
         shortest = max(bootstrap.horizon, len(hits) // _MOST_HIT_BLOCKS)
-        of_moves = replace(bootstrap, day=1, is_market=False, horizon=shortest)
+        of_moves = replace(bootstrap, day=None, horizon=shortest)
         rate = _interval(of_moves.estimate_share(hits, null=0.5)) if len(hits) else None
         return Score(skill, rate, len(hits))
 

@@ -437,6 +437,11 @@ class ManifestDraft:
         return max(times, key=parse_time)
 
     @property
+    def known_until(self) -> datetime:
+        """When the newest bar closed that the served model was made from."""
+        return parse_time(self.last_known) + self.timeframe.timedelta
+
+    @property
     def refit_text(self) -> str | None:
         """For people, wherever figures are shown; None without a refit."""
         if self.refit is None:
@@ -544,13 +549,10 @@ class ManifestDraft:
         is_blended = self.has_network or is_average
         require(is_blended or further == (None, None), f"a {kind} has nothing to blend with")
         require(None in further, "a blend and a combination at once")
-        if is_average or self.combination is not None:
-            parts = {} if self.combination is None else self.combination.parts
-            require(len(parts) > 1, f"the {kind} has fewer than two parts")
-            is_network = NETWORK in parts
-            require(
-                is_network == self.has_network, f"the parts are not of a model of the kind {kind}"
-            )
+        require(not is_average or self.combination is not None, "an average has no combination")
+        if self.combination is not None:
+            is_its = (NETWORK in self.combination.parts) == self.has_network
+            require(is_its, f"the parts are not of a model of the kind {kind}")
         is_needed = kind == LOGISTIC_KIND or self.blend is not None
         require(is_needed == (self.regression is not None), "regression and model do not agree")
         is_needed = not (is_blended or kind == LOGISTIC_KIND)

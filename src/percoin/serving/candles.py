@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+import operator
 
 from percoin.bars.schema import COLUMNS, Bars
+from percoin.serving.texts import Texts
 from percoin.types import Timeframe
 
 MAX_CANDLES = 1000
-# Each text has at most about 100 kB.
-_TEXTS_KEPT = 64
 
 
 class CandleTexts:
@@ -20,18 +19,15 @@ class CandleTexts:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, Timeframe, int], tuple[Bars | None, str]] = OrderedDict()
+        self._texts = Texts(operator.is_)
 
     def text(self, symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:
         """See ``candles_json``."""
-        key = symbol, timeframe, n_wanted
-        kept = self._kept.pop(key, None)
-        if kept is None or kept[0] is not bars:
-            kept = bars, candles_json(symbol, timeframe, bars, n_wanted)
-        self._kept[key] = kept
-        if len(self._kept) > _TEXTS_KEPT:
-            self._kept.popitem(last=False)
-        return kept[1]
+        return self._texts.text(
+            (symbol, timeframe, n_wanted),
+            bars,
+            lambda: candles_json(symbol, timeframe, bars, n_wanted),
+        )
 
 
 def candles_json(symbol: str, timeframe: Timeframe, bars: Bars | None, n_wanted: int) -> str:

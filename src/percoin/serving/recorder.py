@@ -23,7 +23,6 @@ from percoin.monitoring.resolution import (
     resolve,
 )
 from percoin.monitoring.scoreboard import Scoreboard
-from percoin.registry.field_checks import parse_time
 from percoin.serving.bar_keeper import BarKeeper
 from percoin.serving.each_market import EachMarket
 from percoin.serving.offer import Clock, Market, Offer, utc_now
@@ -214,8 +213,7 @@ class Recorder:
         if status is None or status.manifest is None:
             return None, None, None
         shares = None if status.train_rows is None else status.train_rows.class_shares
-        opened = parse_time(status.manifest.last_known)
-        return status.label_rule, shares, opened + prediction.timeframe.timedelta
+        return status.label_rule, shares, status.manifest.known_until
 
     def _status(self, prediction: Prediction) -> ModelStatus | None:
         """The status of the version that answered; None if it is no longer served."""

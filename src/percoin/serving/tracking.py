@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI, Path, Request
@@ -30,13 +28,12 @@ from percoin.serving.questions import (
 )
 from percoin.serving.recorder import Recorder
 from percoin.serving.strict_json import dumps, json_response
+from percoin.serving.texts import Texts
 from percoin.signals.response import bands_to_json
 from percoin.types import CLASS_NAMES, Timeframe, horizon_end
 
 MOST_HISTORY = 1000
 _DEFAULT_HISTORY = 200
-# Each has at most about 700 kB.
-_TEXTS_KEPT = 32
 _LIMIT = {
     "name": "limit",
     "in": "query",
@@ -49,8 +46,6 @@ _LIMIT = {
         "default": _DEFAULT_HISTORY,
     },
 }
-
-_Question = tuple[str, Timeframe, int, bool]
 
 
 def add_tracking(
@@ -188,8 +183,7 @@ class HistoryTexts:
 
     def __init__(self, record: TrackRecord) -> None:
         self._record = record
-        self._kept: OrderedDict[_Question, tuple[tuple[int, int], str]] = OrderedDict()
-        self._lock = Lock()
+        self._texts = Texts()
 
     def text(self, symbol: str, timeframe: Timeframe, n_newest: int, simulated: bool) -> str:
         """A market's newest predictions, oldest first; several threads may call this.
@@ -197,18 +191,13 @@ class HistoryTexts:
         Raises:
             RecordError: The database cannot be used now.
         """
-        key = symbol, timeframe, n_newest, simulated
+
+        def make() -> str:
+            rows = self._record.predictions([symbol], timeframe, n_newest, simulated)
+            return dumps([_told(row) for row in rows])
+
         revision = self._record.market_revision(symbol, timeframe)
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is None or kept[0] != revision:
-                rows = self._record.predictions([symbol], timeframe, n_newest, simulated)
-                kept = revision, dumps([_told(row) for row in rows])
-                self._kept[key] = kept
-            self._kept.move_to_end(key)
-            if len(self._kept) > _TEXTS_KEPT:
-                self._kept.popitem(last=False)
-        return kept[1]
+        return self._texts.text((symbol, timeframe, n_newest, simulated), revision, make)
 
 
 def _told(kept: Kept) -> dict[str, object]:

@@ -64,7 +64,6 @@ def score_sources(settings: SignalsConfig) -> str:
             settings.seed,
             settings.repetitions,
             day=math.ceil(timeframe.bars_per_day),
-            is_market=True,
         ),
         n_trials=len(chain),
     )

@@ -99,7 +99,7 @@ def _ask_model(model: ServedModel, dataset: MarketDataset, market: SourcedBars) 
     first, unseen = bars.frame.index[test[0]], pd.Timestamp(manifest.bars.splits["test"].first)
     if manifest.refit is not None:
         # Its last labels reach to the last of its bars.
-        unseen = pd.Timestamp(manifest.last_known) + manifest.timeframe.timedelta
+        unseen = pd.Timestamp(manifest.known_until)
     if first < unseen:
         raise _NotComparableError(
             f"the test rows here begin {format_time(first)} UTC, but the model learnt from bars "

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from percoin.bars.renames import current_symbol
 from percoin.cli import Composed, config_loader
 from percoin.cli.folders import SEARCH_PATH
+from percoin.cli.mistakes import SET_ALL
 from percoin.cli.options import is_option
 from percoin.cli.overrides import quote_texts, text_keys
 from percoin.cli.targets import as_typed, with_targets
@@ -35,8 +36,6 @@ _OF_THE_SWEEP = frozenset({*names_with(TrainConfig, {Effect.SWEEP}), "workers", 
 # A sweep keeps its name when its markets change.
 _MARKETS = frozenset({"symbol", "tf"})
 _LAUNCHER = re.compile(r"hydra/launcher|hydra\.launcher\..+")
-# Groups whose options may set anything.
-_CHOICES = ("experiment", "debug")
 _LONGEST_NAME = 100
 
 _Values = Mapping[str, Sequence[str]]
@@ -60,7 +59,7 @@ class SweepPlan:
 
 
 @dataclass(frozen=True)
-class _Base:
+class JobBase:
     """What jobs have that nobody typed, but an experiment or the defaults say.
 
     Attributes:
@@ -70,10 +69,10 @@ class _Base:
         has_usual_logger: Whether nobody chose a logger.
     """
 
-    symbol: str = ""
-    tf: str = ""
-    tf_option: str = ""
-    has_usual_logger: bool = True
+    symbol: str
+    tf: str
+    tf_option: str
+    has_usual_logger: bool
 
 
 def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
@@ -163,7 +162,7 @@ def _check_keys(values: _Values, launcher_values: _Values) -> None:
         )
     for key, found in {**values, **launcher_values}.items():
         is_common = key in launcher_values or (
-            key not in _CHOICES and is_of_the_run(TrainConfig, key.lstrip("+"))
+            key not in SET_ALL and is_of_the_run(TrainConfig, key.lstrip("+"))
         )
         if len(found) > 1 and is_common:
             raise ConfigError(f"{key} is the same for a whole sweep; give it one value")
@@ -189,10 +188,10 @@ def _checked(composed: Composed) -> TrainConfig:
 
 def _chosen(job: Mapping[str, str]) -> tuple[str, ...]:
     """The options of a job that may set anything."""
-    return tuple(job.get(group, "") for group in _CHOICES)
+    return tuple(job.get(group, "") for group in SET_ALL)
 
 
-def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], _Base]:
+def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], JobBase]:
     """What jobs have by themselves, for each combination of experiment and debug.
 
     Args:
@@ -200,19 +199,19 @@ def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], _Base]:
         first: The first job.
     """
     told = {key: found[0] for key, found in values.items()}
-    groups = [group for group in _CHOICES if group in values]
+    groups = [group for group in SET_ALL if group in values]
     usual = first.choices.get("logger")
     if groups:
         folders = [f"{SEARCH_PATH}={told[SEARCH_PATH]}"] if SEARCH_PATH in told else []
         usual = Composed.of(CONFIG_NAME, folders).choices.get("logger")
-    bases: dict[tuple[str, ...], _Base] = {}
+    bases: dict[tuple[str, ...], JobBase] = {}
     for options in itertools.product(*(values[group] for group in groups)):
         job = {**told, **dict(zip(groups, options, strict=True))}
         composed = Composed.of(CONFIG_NAME, _words(job)) if bases else first
         settings = _checked(composed)
         has_usual_logger = composed.choices.get("logger") == usual
         own = settings.symbol, settings.tf.name, composed.choices["tf"]
-        bases[_chosen(job)] = _Base(*own, has_usual_logger)
+        bases[_chosen(job)] = JobBase(*own, has_usual_logger)
     return bases
 
 
@@ -227,20 +226,19 @@ def _check_others(values: _Values) -> None:
     first = {key: found[0] for key, found in values.items()}
     for key, found in values.items():
         # Composing takes 0.2 s, so this checks each value once, and no markets or combinations.
-        for value in found[1:] if key not in {"symbol", *_CHOICES} else ():
+        for value in found[1:] if key not in {"symbol", *SET_ALL} else ():
             _checked(Composed.of(CONFIG_NAME, _words({**first, key: value})))
 
 
 def jobs_of(
-    values: _Values, folder: Path, bases: Mapping[tuple[str, ...], _Base] | None = None
+    values: _Values, folder: Path, bases: Mapping[tuple[str, ...], JobBase]
 ) -> Iterator[Job]:
     """The jobs of a sweep, each with its own folder below the sweep's folder.
 
     Args:
         values: The values of each key.
         folder: Folder of the sweep.
-        bases: What jobs have beside them, by the values of experiment and debug; None if the
-            values have ``symbol`` and ``tf``.
+        bases: What jobs have beside them, by the values of experiment and debug.
     """
     varied = {
         key: found
@@ -251,7 +249,7 @@ def jobs_of(
     is_logger_told = any(re.fullmatch(r"logger|logger\..*", key) for key in told)
     for overrides in _combinations(told):
         chosen = dict(override.split("=", 1) for override in overrides)
-        base = (bases or {}).get(_chosen(chosen), _Base())
+        base = bases[_chosen(chosen)]
         symbol, tf = _plain(chosen.get("symbol", base.symbol)), _plain(chosen.get("tf", base.tf))
         if "tf" not in chosen:
             # The default may be another one where the job runs.

@@ -118,9 +118,7 @@ def job_key(settings: TrainConfig, recipe: Recipe) -> str:
     code = [(group, source.sha256) for group, source in sources_of(settings).items()]
     facts = [plain, bars, code_version(), *start, *([code] if code else [])]
     facts += [dataset.spec.code for dataset in recipe.datasets[:1] if dataset.spec.code]
-    beside = [hash_references(dataset) for dataset in recipe.datasets]
-    # Without references the key is that of older versions.
-    facts += [{"references": beside}] if any(beside) else []
+    facts.append({"references": [hash_references(dataset) for dataset in recipe.datasets]})
     return facts_hash(facts, n_digits=16)
 
 

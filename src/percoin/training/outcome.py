@@ -68,9 +68,13 @@ class TrainingOutcome:
                 f"accepted: {', '.join(accepted) or 'none'}",
                 f"trained in {minutes} min {secs} s: {self.trained.told}",
                 f"tables and pictures: {self.run_folder / MARKETS_FOLDER}",
-                *([self._logs()] if self.trained.has_logs else []),
+                *([self._logs()] if self._has_epochs else []),
             ]
         )
+
+    @property
+    def _has_epochs(self) -> bool:
+        return any(market.epochs is not None for market in self.trained.markets)
 
     def _logs(self) -> str:
         return "logs: " + command("tensorboard --logdir", str(self.run_folder.parents[1]))

@@ -172,8 +172,8 @@ def format_markets(results: Sequence[MarketResult], means: MarketMeans, is_pool:
             lines += _means(name, group, skill, lead)
     if means.network_adds is not None:
         adds = interval_text(means.network_adds, without=_TOO_FEW_DAYS)
-        which = "its network adds" if is_pool else "their networks add"
-        lines.append(f"{which} {adds} nats a row to the same averages without it")
+        which, them = ("its network adds", "it") if is_pool else ("their networks add", "them")
+        lines.append(f"{which} {adds} nats a row to the same parts without {them}")
     return "\n".join([*lines, _LEGEND])
 
 

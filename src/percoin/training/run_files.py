@@ -187,8 +187,6 @@ def _plans_its_length(settings: TrainConfig) -> bool:
     """Whether the learning rate depends on the number of epochs, so that none can be added."""
     if settings.recipe == RecipeName.POOLED:
         return True
-    if settings.scheduler._target_ is None:
-        return False
     from percoin.training.own_parts import schedule_has_length
 
     return schedule_has_length(settings)

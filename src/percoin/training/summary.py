@@ -78,6 +78,7 @@ class TrainingSummary:
         levels_in_moves: Same for stop and targets in units of the expected move.
         exit: Where positions of the backtests close.
         refit_text: Says that a refit is served, and of what the figures are; None without one.
+        is_of_pool: Whether the model learnt from other markets too.
     """
 
     dataset: MarketDataset
@@ -96,6 +97,7 @@ class TrainingSummary:
     levels_in_moves: LevelsReached | None = None
     exit: Exit = Exit.HORIZON
     refit_text: str | None = None
+    is_of_pool: bool = False
 
     @classmethod
     def of(
@@ -119,6 +121,7 @@ class TrainingSummary:
             levels_in_moves=exported.levels_in_moves,
             exit=Exit(settings.backtest.exit),
             refit_text=exported.refit_text,
+            is_of_pool=fitted.pool is not None,
             epochs=fitted.epochs,
             secs=fitted.secs,
             model_folder=MarketFolder(
@@ -241,9 +244,10 @@ class TrainingSummary:
 
     def _trained(self) -> str:
         if self.epochs is None:
-            return (
-                f"{_TRAINED[self.evaluation.model.name]}, in {self.secs:.1f} s with the baselines"
-            )
+            fitted = _TRAINED[self.evaluation.model.name]
+            if self.is_of_pool:
+                return f"{fitted}; what all markets share in {self.secs:.1f} s"
+            return f"{fitted}, in {self.secs:.1f} s with the baselines"
         minutes, secs = divmod(round(self.secs), 60)
         n_epochs, best = self.epochs
         epochs = "1 epoch" if n_epochs == 1 else f"{n_epochs} epochs"

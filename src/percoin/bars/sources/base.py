@@ -39,7 +39,7 @@ class Renewed:
 
 @runtime_checkable
 class RenewingSource(Protocol):
-    """A source whose stored bars have to do if it cannot be reached."""
+    """A source that gives its stored bars, and the reason, if it cannot be reached."""
 
     def renew(self, symbol: str, timeframe: Timeframe) -> Renewed:
         """As ``BarSource.load``, for a caller that reports itself what is missing."""

@@ -529,7 +529,7 @@
     const place = by("scoreboard");
     if (standings.length === 0) {
       place.replaceChildren(h("p", { class: "note card" }, state.scoreboard?.isUnreadable
-        ? "The track record cannot be read now. The answers above go on."
+        ? "The track record cannot be read now. The answers above are still updated."
         : "No track record yet: answers count from the moment they are given, and are settled once their outcome is known."));
       return;
     }
@@ -590,7 +590,7 @@
     const half = innerWidth < 760 ? width : Math.max(300, (width - 48) / 2);
     const scrolled = by("market").scrollTop;
     body.replaceChildren(
-      adviceCard(answer), facts(answer), candleCard(answer, bars, signals, width),
+      adviceCard(answer), facts(answer), candleCard(answer, bars, past, width),
       h("div", { class: "pair" }, probabilityCard(signals, half),
         answer.probabilities ? skillCard(modelOf(answer), half) : worthCard(answer)),
       h("div", { class: "pair" }, askedCard(answer), summaryCard(summary)),
@@ -674,7 +674,8 @@
       words: `Expected ${reachOf(answer)}: ${said.join(", ")}` };
   };
 
-  const candleCard = (answer, bars, signals, width) => {
+  const candleCard = (answer, bars, past, width) => {
+    const signals = past?.predictions ?? [];
     if (!bars || bars.open_time.length < 2) {
       return h("section", { class: "card" }, h("h3", {}, "Candles"), h("p", { class: "note" }, "No bars have come yet."));
     }
@@ -689,7 +690,8 @@
     const key = signals.length
       ? h("p", { class: "keys" }, h("span", {}, "▲ long, ▼ short, as given at the time"),
         h("span", {}, "filled: came true"), h("span", {}, "hollow: did not"), h("span", {}, "dashed: not known yet, or no outcome"))
-      : h("p", { class: "below" }, "No track record yet: past signals appear here once they have been served and recorded. None are drawn in hindsight.");
+      : h("p", { class: "below" }, past?.isUnreadable ? "The track record cannot be read now."
+        : "No track record yet: past signals appear here once they have been served and recorded. None are drawn in hindsight.");
     return h("section", { class: "card" }, reading, picture, key,
       cone ? h("p", { class: "below" }, `The cone: where 50, 80 and 95 of 100 closes are expected ${reachOf(answer)}.`) : null);
   };

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from percoin.assembly import dataset_spec
@@ -12,12 +14,16 @@ from percoin.bars.schema import Bars
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DataError
+from percoin.evaluation.baselines import POOLED_MOVES
+from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
 from percoin.registry.field_checks import open_time_text
 from percoin.registry.pool_record import PoolRecord
 from percoin.training.early import without_bars
 from percoin.training.folds import LoadBars
 from percoin.training.recipes.pool import Pool, build_pool
 from percoin.training.recipes.recipe import Recipe, known_bars, market_settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,42 @@ class PoolRecipe(Recipe):
     def facts(self) -> dict[str, Any]:
         """The same for programs."""
         return {"refused": dict(self.pool.refused), "cuts": asdict(self.pool.cuts)}
+
+
+@dataclass(frozen=True)
+class PoolAgain:
+    """A pool on all rows, made when the first market asks for its refit and once for all of them.
+
+    Attributes:
+        pool: As it was judged.
+        settings: Of the run.
+        seed: For the baselines.
+    """
+
+    pool: Pool
+    settings: TrainConfig
+    seed: int
+
+    def dataset(self, symbol: str) -> MarketDataset:
+        """All rows of one market."""
+        [dataset] = [each for each in self.whole.markets if each.bars.symbol == symbol]
+        return dataset
+
+    @cached_property
+    def whole(self) -> Pool:
+        """The pool with every row in train."""
+        return self.pool.without_holdout()
+
+    @cached_property
+    def baselines(self) -> Sequence[PooledBaseline]:
+        """Those that learn from all markets, fitted to all rows."""
+        log.info("fitting the baselines that learn from all markets again, on all rows")
+        return fit_together(self.whole, self.settings, self.seed)
+
+
+def fit_together(pool: Pool, settings: TrainConfig, seed: int) -> Sequence[PooledBaseline]:
+    """Fit the baselines that learn from the train rows of all markets of a pool."""
+    return tuple(fit_pooled_baselines(pool.seen, seed, POOLED_MOVES in settings.blended))
 
 
 def load_pool_bars(settings: TrainConfig, load: LoadBars) -> list[Bars]:

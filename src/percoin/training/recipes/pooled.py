@@ -13,16 +13,14 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, PoolError
-from percoin.evaluation.baselines import POOLED_MOVES
-from percoin.evaluation.fold_forecasts import PooledBaseline, fit_pooled_baselines
+from percoin.evaluation.fold_forecasts import PooledBaseline
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
 from percoin.training.lit_module import SignalClassifier
 from percoin.training.loggers import make_loggers
 from percoin.training.own_parts import sources_of
 from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool, train_pool_again
 from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
-from percoin.training.recipes.pool import Pool
-from percoin.training.recipes.pool_recipe import PoolRecipe, record_pool
+from percoin.training.recipes.pool_recipe import PoolAgain, PoolRecipe, fit_together, record_pool
 from percoin.training.recipes.recipe import Fitting, Trained
 
 log = logging.getLogger(__name__)
@@ -85,13 +83,12 @@ class Pooled(PoolRecipe):
         """One entry per market, all with the same network."""
         model, record, settings = trained.model, record_pool(self.pool), fitting.settings
         spec, sources = network_spec(settings), sources_of(settings)
-        again = _Again(self.pool, fitting, trained, plan)
+        again = _Again(self.pool, settings, trained.seed, fitting, trained, plan)
 
         @cache
         def baselines() -> Sequence[PooledBaseline]:
             log.info("fitting the baselines that learn from all markets")
-            has_moves = POOLED_MOVES in fitting.settings.blended
-            return tuple(fit_pooled_baselines(self.pool.seen, trained.seed, has_moves))
+            return fit_together(self.pool, settings, trained.seed)
 
         def fitted(dataset: MarketDataset) -> FittedNetwork:
             return FittedNetwork(
@@ -114,46 +111,34 @@ class Pooled(PoolRecipe):
 
 
 @dataclass(frozen=True)
-class _Again:
-    """The refit of a pool, made when the first market asks for it and once for all of them."""
+class _Again(PoolAgain):
+    """The refit of a pool with its network."""
 
-    pool: Pool
     fitting: Fitting
     trained: TrainedPool
     plan: PooledPlan
 
     def of(self, symbol: str) -> TrainedAgain:
         """What one market serves of it."""
-        [dataset] = [each for each in self._whole.markets if each.bars.symbol == symbol]
-        return TrainedAgain(dataset, self._module, lambda: self._baselines)
-
-    @cached_property
-    def _whole(self) -> Pool:
-        return self.pool.without_holdout()
+        return TrainedAgain(self.dataset(symbol), self._module, lambda: self.baselines)
 
     @cached_property
     def _module(self) -> SignalClassifier:
-        settings, seed = self.fitting.settings, self.trained.seed
-        n_rows = sum(len(dataset.rows("train")) for dataset in self._whole.seen)
-        log.info("refit on all %d rows of %d markets", n_rows, len(self._whole.seen))
+        whole = self.whole
+        n_rows = sum(len(dataset.rows("train")) for dataset in whole.seen)
+        log.info("refit on all %d rows of %d markets", n_rows, len(whole.seen))
         try:
             return train_pool_again(
-                self._whole,
+                whole,
                 self.trained,
-                seeded_network(replace(settings, seed=seed)),
+                seeded_network(replace(self.settings, seed=self.seed)),
                 self.plan,
-                settings.resume,
+                self.settings.resume,
                 self.fitting.interruption,
             )
         except DivergedError as error:
             # Not the failure of one market, after which the next one would train it again.
             raise PoolError(str(error)) from error
-
-    @cached_property
-    def _baselines(self) -> Sequence[PooledBaseline]:
-        log.info("fitting the baselines that learn from all markets again, on all rows")
-        has_moves = POOLED_MOVES in self.fitting.settings.blended
-        return tuple(fit_pooled_baselines(self._whole.seen, self.trained.seed, has_moves))
 
 
 def _told(trained: TrainedPool) -> str:

@@ -78,11 +78,6 @@ class Trained:
     loggers: Sequence[Logger] = ()
     sections: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def has_logs(self) -> bool:
-        """Whether a logger has written anything."""
-        return bool(self.loggers) or any(market.loggers for market in self.markets)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):

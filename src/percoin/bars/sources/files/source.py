@@ -254,9 +254,9 @@ class FilesSource:
 def _without_open_bar(found: _Found, symbol: str, timeframe: Timeframe) -> pd.DataFrame:
     """Leave out bars that have not closed yet; downloads often end on one.
 
-    Many such bars are an error: the clock is slow, or the times are of another zone, and what is
-    predicted on the bars before is no forecast. Nor does the clock tell all: a file that was
-    written while its last bar ran does not change when that bar closes.
+    If there are many, the clock is slow or the times are of another zone, and loading fails. A file
+    that was written while its last bar ran still holds that bar's unfinished values: that bar is
+    left out too.
     """
     frame = found.frame
     now = pd.Timestamp(datetime.now(UTC))
