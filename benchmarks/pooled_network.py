@@ -80,7 +80,9 @@ class Judged:
     def best_single(self) -> str:
         """The model without a network that validation rows prefer, among nine."""
         known = self.labels[0]
-        return min(SINGLE, key=lambda name: row_log_loss(self.parts[name][0], known).mean())
+        # A market whose bars begin late may have no part of a pool.
+        names = [name for name in SINGLE if name in self.parts]
+        return min(names, key=lambda name: row_log_loss(self.parts[name][0], known).mean())
 
     def losses(self, names: Sequence[str]) -> FloatArray:
         """Of the average of parts on test rows, with weights chosen on validation rows."""
@@ -154,9 +156,9 @@ def table(judged: list[Judged]) -> str:
         ahead = sum(sum(day.best_baseline) > sum(day.model) for day in daily)
         skill, lead = joint_skill(daily, bootstrap), joint_lead(daily, bootstrap)
         lines.append(f"| {title} | {shown(skill)} | {shown(lead)} | {ahead} of {len(judged)} |")
-    names = judged[0].names
-    means = np.mean([one.weights for one in judged], axis=0)
-    weights = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(names, means, strict=True))
+    each = [dict(zip(one.names, one.weights, strict=True)) for one in judged]
+    means = {name: np.mean([one.get(name, 0.0) for one in each]) for name in max(each, key=len)}
+    weights = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
     return "\n".join([*lines, "", f"Mean weights: {weights}."])
 
 
