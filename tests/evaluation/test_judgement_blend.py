@@ -222,7 +222,7 @@ def test_a_baseline_that_is_better_alone_is_named_with_its_command_if_it_has_one
     if best != LOGISTIC:
         model = loss(guessing.validation, "validation")
         expected += f", and than the blend ({model:.4f}), of which it is no part"
-    command = f": the same command for BTCUSDT alone with model={best} trains it"
+    command = f": model={best}, for BTCUSDT alone and without settings of a network, trains it"
     assert cautions(guessing) == [expected + (command if best != "persistence" else "")]
     assert cautions(forecast(certainty=4.0)) == []
 

@@ -20,6 +20,14 @@ PROBABILITIES = random_probabilities(400)
 LABELS = draw_labels(PROBABILITIES, seed=1)
 
 
+@pytest.mark.parametrize("n_rows", [80_000, 300_000])
+def test_the_correlation_of_many_rows_agrees_with_scikit_learn(n_rows):
+    probabilities = random_probabilities(n_rows)
+    labels = draw_labels(probabilities, seed=2)
+    expected = reference.matthews_corrcoef(labels, probabilities.argmax(axis=1))
+    assert score(probabilities, labels).mcc == pytest.approx(expected)
+
+
 def test_scores_agree_with_scikit_learn():
     decisions = PROBABILITIES.argmax(axis=1)
     scores = score(PROBABILITIES, LABELS)

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from percoin.dataset import DatasetSpec, PreparedMarket, SplitSpec
 from percoin.errors import InvalidForecastsError, NotEnoughBarsError
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.calibration import apply_calibration
-from percoin.evaluation.fold_forecasts import JudgingRules, forecast_fold
+from percoin.evaluation.fold_forecasts import JudgingRules, forecast_baselines, forecast_fold
 from percoin.evaluation.gate import Outcome
 from percoin.evaluation.judgement import judge_folds
 from percoin.features.feature_set import FeatureSet
@@ -46,6 +47,13 @@ def knowing(rows: np.ndarray, certainty: float = 0.6, seed: int = 0) -> np.ndarr
 
 def probabilities(rows: np.ndarray, **options) -> np.ndarray:
     return apply_calibration(knowing(rows, **options), {"method": "none"})
+
+
+@cache
+def volatility_forecasts() -> np.ndarray:
+    """What the regression on volatility says at each test row, and knows at its close."""
+    asked = forecast_baselines(USUAL).forecasts
+    return next(each.probabilities for each in asked if each.name == "volatility")
 
 
 def forecasts_of(rows: np.ndarray, said: np.ndarray) -> Forecasts:
@@ -85,9 +93,38 @@ def test_forecasts_that_are_stamped_too_early_are_a_leak(n_early):
     assert judged.board().entries[0].short_reason == f"stamped {bars} too early"
 
 
-def test_forecasts_that_are_stamped_too_late_are_named():
-    judged = judge_forecasts(forecasts_of(TEST[1:], probabilities(TEST[:-1])), MARKET, RULES)
-    assert any("stamped 1 bar too late?" in text for text in judged.evaluation.verdict.cautions)
+@pytest.mark.parametrize("n_bars", [1, 8])
+def test_forecasts_that_are_stamped_too_late_are_named(n_bars):
+    said = volatility_forecasts()[:-n_bars]
+    judged = judge_forecasts(forecasts_of(TEST[n_bars:], said), MARKET, RULES)
+    bars = "1 bar" if n_bars == 1 else f"{n_bars} bars"
+    (caution,) = (text for text in judged.evaluation.verdict.cautions if "stamped" in text)
+    assert caution.startswith(
+        f"stamped {bars} too late? they change with the range of the bar {bars} earlier more than "
+        "with that of their own bar (correlation higher by +0."
+    )
+
+
+@pytest.mark.parametrize("n_bars", [1, 3, 14])
+def test_volatility_forecasts_that_have_seen_later_bars_are_a_leak(n_bars):
+    """They fit the outcome of a later bar no better: what has just happened is known best."""
+    judged = judge_forecasts(
+        forecasts_of(TEST[:-n_bars], volatility_forecasts()[n_bars:]), MARKET, RULES
+    )
+    verdict = judged.evaluation.verdict
+    assert verdict.outcome is Outcome.REJECTED
+    bars = "1 bar" if n_bars == 1 else f"{n_bars} bars"
+    assert verdict.reasons[0].startswith(
+        f"stamped {bars} too early: they change with what the market does {bars} later more than "
+        "with their own bar (correlation higher by +0."
+    )
+    assert judged.evaluation.shown() == f"stamped {bars} too early"
+
+
+def test_volatility_forecasts_in_their_place_are_not_suspected():
+    judged = judge_forecasts(forecasts_of(TEST, volatility_forecasts()), MARKET, RULES)
+    verdict = judged.evaluation.verdict
+    assert not any("stamped" in text for text in (*verdict.reasons, *verdict.cautions))
 
 
 def test_forecasts_in_their_place_are_not_suspected():
@@ -101,6 +138,42 @@ def test_what_is_as_good_on_another_day_is_told():
     said = np.tile(probabilities(TEST[:24], certainty=0.0), (len(TEST) // 24 + 1, 1))[: len(TEST)]
     judged = judge_forecasts(forecasts_of(TEST, said), MARKET, RULES)
     assert any("a day earlier or later" in text for text in judged.evaluation.verdict.cautions)
+
+
+def test_bars_without_a_forecast_between_the_first_and_the_last_are_told():
+    rows = np.delete(TEST, slice(100, 160))
+    judged = judge_forecasts(forecasts_of(rows, probabilities(rows)), MARKET, RULES)
+    first, last = (str(BARS.frame.index[row])[:16] for row in (TEST[100], TEST[159]))
+    assert (
+        f"60 of {len(TEST)} bars from the first to the last forecast have none, most in a row "
+        f"from {first} to {last} UTC: nothing is judged there"
+    ) in judged.notes
+    whole = judge_forecasts(forecasts_of(TEST, probabilities(TEST)), MARKET, RULES)
+    assert not any("have none" in note for note in whole.notes)
+
+
+def test_forecasts_of_one_bar_a_day_are_judged_by_their_days():
+    daily = TEST[::24]
+    judged = judge_forecasts(forecasts_of(daily, probabilities(daily)), MARKET, RULES)
+    assert judged.evaluation.bootstrap.day == 1
+    assert judged.evaluation.model.skill.lower is not None
+    whole = judge_forecasts(forecasts_of(TEST, probabilities(TEST)), MARKET, RULES)
+    assert whole.evaluation.bootstrap.day == 24
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 29])
+def test_a_few_rows_are_no_constant(n_rows):
+    said = np.tile([0.3, 0.4, 0.3], (n_rows, 1))
+    verdict = judge_forecasts(forecasts_of(TEST[:n_rows], said), MARKET, RULES).evaluation.verdict
+    assert verdict.outcome is Outcome.UNTESTABLE
+    assert verdict.reasons[0].startswith(f"{n_rows} test rows are ")
+
+
+def test_a_lead_of_a_few_random_forecasts_is_no_leak():
+    rows = TEST[:20]
+    said = np.random.default_rng(1).dirichlet([2, 2, 2], len(rows))
+    verdict = judge_forecasts(forecasts_of(rows, said), MARKET, RULES).evaluation.verdict
+    assert not any("a leak" in text for text in verdict.cautions)
 
 
 def test_a_constant_is_rejected_by_name():

@@ -25,6 +25,8 @@ _AFTER_LOOKS, _AMONG_MODELS = "no skill shown after", "not significant among the
 
 # How the reason begins that forecasts were not known at the close of their bars.
 STAMPED = "stamped "
+# One row alone is always the same as itself.
+_LEAST_TO_BE_CONSTANT = 30
 
 
 class Outcome(StrEnum):
@@ -180,8 +182,9 @@ def _unmeasured(
 ) -> tuple[Outcome, str] | None:
     """The decision on a model whose skills say nothing; None if they count."""
     collapsed = "" if collapse is None else f"collapsed ({collapse.kind}): {collapse.detail}"
-    # Any number of rows shows that; the other kinds can be chance on a few rows.
-    if collapse is not None and collapse.kind is CollapseKind.CONSTANT:
+    # Few rows show that; the other kinds can be chance on more.
+    is_constant = collapse is not None and collapse.kind is CollapseKind.CONSTANT
+    if is_constant and all(skill.n_rows >= _LEAST_TO_BE_CONSTANT for skill in skills):
         return Outcome.REJECTED, collapsed
     for skill in skills:
         if skill.lower is None or skill.n_effective_rows < rules.min_effective_rows:
@@ -317,8 +320,9 @@ def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
             f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
             "otherwise"
         )
-    # If the model has no skill, the lead only shows that the rival is bad.
-    if skill.value > 0 and lead.value > rules.suspicious_lead:
+    # If the model has no skill, the lead only shows that the rival is bad; on few rows it is luck.
+    is_luck = skill.value <= 0 or lead.lower is None or lead.lower <= 0
+    if not is_luck and lead.value > rules.suspicious_lead:
         suspicions.append(
             f"{lead.value:.3f} nats a row ahead of its rival, more than "
             f"{rules.suspicious_lead:g}: a leak until proved otherwise"

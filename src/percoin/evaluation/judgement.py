@@ -28,7 +28,14 @@ from percoin.evaluation.threshold import decide, spread_signals
 from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.levels import levels_along
-from percoin.types import NO_TRADES, FloatArray, IntArray, LevelsReached, Signal
+from percoin.types import (
+    DAY_MILLISECONDS,
+    NO_TRADES,
+    FloatArray,
+    IntArray,
+    LevelsReached,
+    Signal,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +145,7 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
             newest.dataset.label_rule.horizon,
             rules.seed,
             rules.repetitions,
-            day=math.ceil(newest.dataset.bars.timeframe.bars_per_day),
+            day=_rows_a_day(folds),
         ),
         money=_money(folds, rules),
         search=Search(rules.n_trials, rules.n_looks),
@@ -156,6 +163,16 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
         _hit_rate(folds, _decided(model), labels, evaluation.bootstrap),
         _levels_reached(folds, _decided(model), evaluation.bootstrap),
     )
+
+
+def _rows_a_day(folds: Sequence[FoldForecasts]) -> int:
+    """Test rows of a day: its bars, but for forecasts of some bars only."""
+    bars = [fold.dataset.bars for fold in folds]
+    opened = [
+        each.open_time[fold.dataset.rows("test")] for each, fold in zip(bars, folds, strict=True)
+    ]
+    _, counts = np.unique(np.concatenate(opened) // DAY_MILLISECONDS, return_counts=True)
+    return min(math.ceil(bars[-1].timeframe.bars_per_day), int(counts.max()))
 
 
 def _hit_rate(
@@ -250,7 +267,7 @@ def _better_alone(fold: FoldForecasts) -> list[str]:
     advice = ""
     if rival in ALONE:
         symbol = fold.dataset.bars.symbol
-        advice = f": the same command for {symbol} alone with model={rival} trains it"
+        advice = f": model={rival}, for {symbol} alone and without settings of a network, trains it"
     return [
         f"on validation rows the baseline {rival} alone is better than the network alone "
         f"(log-loss {loss:.4f} against {network:.4f}){no_weight}{behind}{advice}"

@@ -290,12 +290,14 @@ def _matthews_correlation(matrix: IntArray) -> float:
 
     scikit-learn's function warns if labels and decisions are all one and the same class.
     """
-    n_rows, n_right = matrix.sum(), np.trace(matrix)
-    labelled, decided = matrix.sum(axis=1), matrix.sum(axis=0)
+    # Products of four counts do not fit into 64 bits from 60,000 rows on.
+    counts = matrix.astype(np.float64)
+    n_rows, n_right = counts.sum(), np.trace(counts)
+    labelled, decided = counts.sum(axis=1), counts.sum(axis=0)
     spread = (n_rows**2 - labelled @ labelled) * (n_rows**2 - decided @ decided)
     if spread == 0:
         return 0.0
-    return float((n_right * n_rows - labelled @ decided) / np.sqrt(float(spread)))
+    return float((n_right * n_rows - labelled @ decided) / np.sqrt(spread))
 
 
 def _as_counts(matrix: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

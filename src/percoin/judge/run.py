@@ -28,15 +28,25 @@ from percoin.evaluation.table import format_evaluation
 from percoin.evaluation.uncertainty import Bootstrap, Estimate
 from percoin.intervals import interval_text
 from percoin.judge.forecasts import Forecasts, read_forecasts
+from percoin.judge.reaction import Reaction
 from percoin.report.board import Board, make_board
 from percoin.report.reading import Judging, SavedModel
 from percoin.splits import Split, chronological_split, split_at
-from percoin.types import DAY_MILLISECONDS, UNKNOWN_LABEL, FloatArray, IntArray, LevelsReached
+from percoin.types import (
+    DAY_MILLISECONDS,
+    UNKNOWN_LABEL,
+    FloatArray,
+    IntArray,
+    LevelsReached,
+    Timeframe,
+)
 
 # Share of the rows used to learn class frequencies after each signal, without probabilities.
 _LEARNING_SHARE = 0.3
 # Largest shift, in bars, in the search for forecasts with a wrong time stamp.
 _MOST_BARS_OFF = 5
+# Of a time zone from UTC, in milliseconds.
+_LARGEST_ZONE_OFFSET = 14 * 3_600_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +184,7 @@ def judge_forecasts(
     if forecasts.unused:
         notes.append(f"columns of the file that are not used: {', '.join(forecasts.unused)}")
     rows = _rows_of(forecasts, market.bars)
+    notes += _left_out(rows, market)
     dataset, kept = _dataset(market, rows)
     if len(kept) < len(rows):
         notes.append(
@@ -221,6 +232,23 @@ def _rows_of(forecasts: Forecasts, bars: Bars) -> IntArray:
             "give the open times of the bars, in UTC, and bars that hold all of them",
         )
     return rows.astype(np.int64)
+
+
+def _left_out(rows: IntArray, market: PreparedMarket) -> list[str]:
+    """A note on bars from the first to the last forecast that have none; empty if all do."""
+    usable = market.rows[(market.rows >= rows[0]) & (market.rows <= rows[-1])]
+    bare = np.setdiff1d(usable, rows)
+    if len(bare) == 0:
+        return []
+    # Those between the same two forecasts are one stretch.
+    after = np.searchsorted(rows, bare)
+    longest = bare[after == np.bincount(after).argmax()]
+    first, last = (_minute(int(market.bars.open_time[longest[end]])) for end in (0, -1))
+    where = f"most in a row from {first} to {last}" if len(longest) > 1 else f"such as {first}"
+    return [
+        f"{len(bare):,} of {len(usable):,} bars from the first to the last forecast have none, "
+        f"{where} UTC: nothing is judged there"
+    ]
 
 
 def _dataset(market: PreparedMarket, forecast_rows: IntArray) -> tuple[MarketDataset, IntArray]:
@@ -296,16 +324,16 @@ def _as_forecast(
         note = "the rest of the probability is shared by the class shares of the train rows"
         return dataset, Forecast(name, said, signal), [note]
     n_learn = math.ceil(len(kept) * _LEARNING_SHARE)
-    if n_learn == len(kept):
+    # The labels of these rows must be known before the first judged row.
+    first_judged = int(kept[min(n_learn, len(kept) - 1)]) - dataset.label_rule.horizon
+    learnt = kept[:n_learn][kept[:n_learn] < first_judged]
+    if n_learn == len(kept) or len(learnt) == 0:
         raise NotEnoughBarsError(
             dataset.bars.symbol,
             dataset.bars.timeframe.value,
             f"{len(kept)} signals without probabilities",
             "give more of them, or confidence beside them",
         )
-    # The labels of these rows must be known before the first judged row.
-    first_judged = int(kept[n_learn]) - dataset.label_rule.horizon
-    learnt = kept[:n_learn][kept[:n_learn] < first_judged]
     table = frequencies_after(signal[: len(learnt)], dataset.label[learnt])
     split = replace(dataset.split, test=kept[n_learn:])
     note = (
@@ -328,31 +356,26 @@ def _spread(signal: IntArray, confidence: FloatArray, shares: FloatArray) -> Flo
 def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluation) -> Evaluation:
     """Add to the evaluation what a shift of the forecasts along the bars shows.
 
-    The verdict becomes a rejection if the forecasts fit later bars better than their own: they
-    are stamped too early. It gets a caution if they fit earlier bars better, or if they are no
-    better than the same forecasts a day earlier or later.
+    The verdict becomes a rejection if the forecasts fit later bars better than their own, or
+    change with later bars: they are stamped too early. It gets a caution if they change with
+    earlier bars, or if they are no better than the same forecasts a day earlier or later.
     """
     moved = _Moved(dataset, forecast, evaluation.bootstrap)
+    reaction = Reaction(dataset.bars, dataset.rows("test"), forecast.probabilities, moved.bootstrap)
     verdict = evaluation.verdict
-    early = moved.fits_better(range(1, _MOST_BARS_OFF + 1))
-    late = moved.fits_better(range(-_MOST_BARS_OFF, 0))
-    if early is not None:
-        bars, gain = early
-        reason = (
-            f"{STAMPED}{_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
-            f"than that of their own bar, by {interval_text(gain)} nats a row; they were not "
-            "known at the close of their own bar"
-        )
+    far = most_bars_off(dataset.bars.timeframe)
+    seen = _seen_early(moved, reaction, far)
+    late = reaction.to_range(range(-far, 0))
+    if seen is not None:
         verdict = Verdict(
-            Outcome.REJECTED, (reason, *verdict.reasons), verdict.cautions, verdict.p_value
+            Outcome.REJECTED, (seen, *verdict.reasons), verdict.cautions, verdict.p_value
         )
     elif late is not None:
-        bars, gain = late
+        bars, excess = late
         caution = (
-            f"stamped {_bars(-bars)} too late? they fit the outcome {_bars(-bars)} earlier better "
-            f"than that of their own bar, by {interval_text(gain)} nats a row; open_time is when "
-            "a bar "
-            "opens"
+            f"stamped {_bars(-bars)} too late? they change with the range of the bar "
+            f"{_bars(-bars)} earlier more than with that of their own bar (correlation higher by "
+            f"{interval_text(excess)}); open_time is when a bar opens"
         )
         verdict = replace(verdict, cautions=(*verdict.cautions, caution))
     day = moved.over_another_day()
@@ -366,6 +389,33 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     return replace(evaluation, verdict=verdict)
 
 
+def _seen_early(moved: _Moved, reaction: Reaction, far: int) -> str | None:
+    """Why the forecasts must be stamped too early; None if nothing shows it."""
+    unknown = "they were not known at the close of their own bar"
+    hears = reaction.to_range(range(1, far + 1))
+    fits = moved.fits_better(range(1, _MOST_BARS_OFF + 1)) if hears is None else None
+    if fits is not None:
+        bars, gain = fits
+        return (
+            f"{STAMPED}{_bars(bars)} too early: they fit the outcome {_bars(bars)} later better "
+            f"than that of their own bar, by {interval_text(gain)} nats a row; {unknown}"
+        )
+    hears = hears or reaction.to_return(range(1, far + 1))
+    if hears is None:
+        return None
+    bars, excess = hears
+    return (
+        f"{STAMPED}{_bars(bars)} too early: they change with what the market does {_bars(bars)} "
+        f"later more than with their own bar (correlation higher by {interval_text(excess)}); "
+        f"{unknown}"
+    )
+
+
+def most_bars_off(timeframe: Timeframe) -> int:
+    """The largest shift to look for: of a few bars, or of another time zone."""
+    return max(_MOST_BARS_OFF, -(-_LARGEST_ZONE_OFFSET // timeframe.milliseconds))
+
+
 class _Moved:
     """Compares the forecasts with the labels of other bars, at a shift of some bars."""
 
@@ -373,12 +423,12 @@ class _Moved:
         self._label = dataset.label
         self._rows = dataset.rows("test")
         self._said = forecast.probabilities
-        self._bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+        self.bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
         # The best of several shifts needs the same certainty as a single one (Bonferroni).
         error = (1 - bootstrap.confidence) / _MOST_BARS_OFF
-        self._of_best = replace(self._bootstrap, confidence=1 - error)
+        self._of_best = replace(self.bootstrap, confidence=1 - error)
         self._own = row_log_loss(self._said, self._label[self._rows])
-        self._day = bootstrap.day or 1
+        self._day = math.ceil(dataset.bars.timeframe.bars_per_day)
 
     def fits_better(self, shifts: range) -> tuple[int, Estimate] | None:
         """The shift with the best fit, if it is significantly better than no shift; else None."""
@@ -394,10 +444,10 @@ class _Moved:
         """Mean loss one day earlier and later minus the own loss; None with too few rows."""
         gains = [self._losses_at(shift) for shift in (self._day, -self._day)]
         is_known = np.all([known for known, _ in gains], axis=0)
-        if is_known.sum() < self._bootstrap.shortest_block:
+        if is_known.sum() < self.bootstrap.shortest_block:
             return None
         other = np.mean([losses[is_known] for _, losses in gains], axis=0)
-        return self._bootstrap.estimate(other - self._own[is_known])
+        return self.bootstrap.estimate(other - self._own[is_known])
 
     def _gain(self, shift: int) -> Estimate | None:
         is_known, losses = self._losses_at(shift)
