@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percoin.cli import compose_config
-from percoin.config import CONF_DIR, ProcessesConfig, TrainConfig, typed
+from percoin.config import CONF_DIR, ProcessesConfig, SampleConfig, TrainConfig, typed
 from percoin.errors import ConfigError
 from percoin.sweep.jobs import Job
 from percoin.sweep.plan import JobBase, jobs_of, plan_sweep
@@ -15,7 +15,7 @@ SYMBOLS = (ROOT / "symbols").read_text().strip()
 TIMEFRAMES = ("15m", "1h", "4h", "1d")
 SIMULATED = ("symbol=BTCUSDT", "source=simulated")
 # Of jobs without an experiment.
-BASES = {("", ""): JobBase("BTCUSDT", "1h", "1h", True)}
+BASES = {("", ""): JobBase("BTCUSDT", "1h", "1h", True, SampleConfig())}
 
 # What follows KEY= on a command line, in quotes or not, numbers, lists and paths among it.
 VALUES = st.text(
@@ -197,6 +197,9 @@ def experiments(tmp_path, monkeypatch) -> None:
         "btc": "symbol: BTCUSDT",
         "eth": "symbol: ETHUSDT",
         "quiet": "logger: null",
+        "sample": "defaults: [override /source: sample, _self_]",
+        "apart": "models_dir: models/apart",
+        "elsewhere": "outputs_dir: out",
     }
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)
@@ -242,6 +245,32 @@ def test_an_experiment_may_name_the_market_of_its_jobs():
 def test_a_search_in_any_experiment_of_a_sweep_is_refused(word):
     with pytest.raises(ConfigError, match="searches one market at a time: leave out -m"):
         plan_sweep(["symbol=BTCUSDT", word])
+
+
+@pytest.mark.usefixtures("experiments")
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ("apart", "models_dir is the same for a whole sweep: apart says models/apart, the first "),
+        ("elsewhere", "outputs_dir is the same for a whole sweep: elsewhere says out, the first "),
+    ],
+)
+def test_experiments_with_folders_of_their_own_are_no_sweep(other, found):
+    words = ["symbol=BTCUSDT", "source=simulated", f"experiment=plain,{other}"]
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(words)
+    assert str(caught.value).startswith(found)
+    name = found.partition(" ")[0]
+    assert f"give {name}=FOLDER beside -m" in str(caught.value)
+    assert len(plan_sweep([*words, f"{name}=together"]).jobs) == 2
+
+
+@pytest.mark.usefixtures("experiments")
+def test_a_sweep_knows_whether_all_jobs_have_the_same_source():
+    words = ["symbol=BTCUSDT", "tf=1h"]
+    assert plan_sweep([*words, "experiment=plain,quiet", "source=sample"]).has_one_source
+    assert not plan_sweep([*words, "source=sample,simulated"]).has_one_source
+    assert not plan_sweep([*words, "experiment=sample,plain"]).has_one_source
 
 
 @pytest.mark.usefixtures("experiments")

@@ -35,8 +35,7 @@ def launch(arguments: Sequence[str]) -> None:
     if isinstance(plan.launcher, ProcessesConfig):
         # Jobs elsewhere have another machine and another network.
         check_device(plan.settings)
-        words = [word for job in plan.jobs for word in job.variant.split()]
-        if not any(word.startswith("source") for word in words):
+        if plan.has_one_source:
             check_network(plan.settings, markets, f"all {len(plan.jobs)} jobs", "of the sweep")
             check_bars(plan.settings, markets, all_needed=False)
     plan.folder.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,11 @@ from percoin.cli.options import is_option
 from percoin.cli.overrides import quote_texts, text_keys
 from percoin.cli.targets import as_typed, with_targets
 from percoin.commands import flat
-from percoin.config import LauncherConfig, TrainConfig, typed
+from percoin.config import LauncherConfig, SourceConfig, TrainConfig, typed
 from percoin.config.effects import is_of_the_run, names_with
 from percoin.config.fields import Effect, check_all
 from percoin.errors import ConfigError
+from percoin.printable import printable
 from percoin.sweep.jobs import Job
 
 CONFIG_NAME = "train"
@@ -50,12 +51,14 @@ class SweepPlan:
         jobs: In the order in which they start.
         settings: Settings of the first job; those of the sweep itself are the same in all jobs.
         launcher: Where the jobs run.
+        has_one_source: Whether the bars of all jobs come from the same source.
     """
 
     folder: Path
     jobs: tuple[Job, ...]
     settings: TrainConfig
     launcher: LauncherConfig
+    has_one_source: bool
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,14 @@ class JobBase:
         tf: Bar length.
         tf_option: Option of the group ``tf``.
         has_usual_logger: Whether nobody chose a logger.
+        source: Where the bars come from.
     """
 
     symbol: str
     tf: str
     tf_option: str
     has_usual_logger: bool
+    source: SourceConfig
 
 
 def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
@@ -102,7 +107,10 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     name = settings.sweep or sweep_name(composed.config, swept)
     folder = Path(settings.outputs_dir).absolute() / name
     jobs = tuple(jobs_of(values, folder, bases))
-    return SweepPlan(folder, jobs, settings, launcher)
+    has_one_source = all(base.source == settings.source for base in bases.values()) and not any(
+        word.startswith("source") for job in jobs for word in job.variant.split()
+    )
+    return SweepPlan(folder, jobs, settings, launcher, has_one_source)
 
 
 def sweep_name(config: DictConfig, swept: Sequence[str]) -> str:
@@ -204,15 +212,33 @@ def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], JobBase]:
     if groups:
         folders = [f"{SEARCH_PATH}={told[SEARCH_PATH]}"] if SEARCH_PATH in told else []
         usual = Composed.of(CONFIG_NAME, folders).choices.get("logger")
+    common = _checked(first)
     bases: dict[tuple[str, ...], JobBase] = {}
     for options in itertools.product(*(values[group] for group in groups)):
         job = {**told, **dict(zip(groups, options, strict=True))}
         composed = Composed.of(CONFIG_NAME, _words(job)) if bases else first
         settings = _checked(composed)
+        _check_common(settings, common, options)
         has_usual_logger = composed.choices.get("logger") == usual
         own = settings.symbol, settings.tf.name, composed.choices["tf"]
-        bases[_chosen(job)] = JobBase(*own, has_usual_logger)
+        bases[_chosen(job)] = JobBase(*own, has_usual_logger, settings.source)
     return bases
+
+
+def _check_common(settings: TrainConfig, first: TrainConfig, options: Sequence[str]) -> None:
+    """Refuse other folders in one experiment than in the first.
+
+    Raises:
+        ConfigError: The models would not be held against each other, or be lost.
+    """
+    for name in ("models_dir", "outputs_dir"):
+        found, wanted = getattr(settings, name), getattr(first, name)
+        if found != wanted:
+            raise ConfigError(
+                f"{name} is the same for a whole sweep: {', '.join(options)} says "
+                f"{printable(found)}, the first job {printable(wanted)}; give {name}=FOLDER beside "
+                "-m, or run one sweep for each"
+            )
 
 
 def _words(job: Mapping[str, str]) -> list[str]:
