@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +71,23 @@ def load_bars(settings: TrainConfig) -> Bars:
     return bars_in_dates(settings, load_newest(settings))
 
 
+def load_until(last: Mapping[str, int]) -> LoadBars:
+    """Load as ``load_bars``, but without what has come since an interrupted run had its bars.
+
+    Args:
+        last: Open time of the last bar that the run had of each market, in milliseconds since
+            1970-01-01 UTC. Other markets end with the latest of them.
+    """
+
+    def load(settings: TrainConfig) -> Bars:
+        bars = load_newest(settings)
+        end = last.get(settings.symbol, max(last.values()))
+        n_known = int(bars.open_time.searchsorted(end, side="right"))
+        return bars_in_dates(settings, bars.slice(0, n_known))
+
+    return load if last else load_bars
+
+
 def bars_in_dates(settings: TrainConfig, bars: Bars) -> Bars:
     """The bars up to the last date in use; warns if they do not reach from date to date.
 
@@ -98,7 +115,7 @@ def bars_in_dates(settings: TrainConfig, bars: Bars) -> Bars:
 def load_newest(settings: TrainConfig) -> Bars:
     """Load the market's bars from its source, and store them for predictions.
 
-    A resumed Binance run uses the stored bars, because newer bars would make it a different run.
+    A resumed run of an exchange reads the stored bars, which hold those it began with.
     """
     store = BarStore(Path(settings.data_dir) / "bars")
     timeframe = settings.tf.timeframe

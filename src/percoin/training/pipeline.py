@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from percoin import json_codec
 from percoin.config import RecipeName, TrainConfig
-from percoin.training.folds import LoadBars, load_bars
+from percoin.training.folds import LoadBars, load_bars, load_until
 from percoin.training.interruption import RunInterruption
 from percoin.training.machine import check_machine
 from percoin.training.manifest_draft import hash_references
@@ -23,10 +23,12 @@ from percoin.training.markets import TrainedMarkets, judging_rules
 from percoin.training.outcome import TrainingOutcome
 from percoin.training.recipes.recipe import Fitting, Recipe
 from percoin.training.run_files import (
+    LAST_BARS,
     RunContext,
     check_resumable,
     divergence_marked,
     forget_earlier_run,
+    last_bars,
     plain_settings,
     write_errors,
 )
@@ -47,7 +49,10 @@ def train_from_config(settings: TrainConfig) -> None:
         PercoinError: Any other error that the user can fix; nothing is published.
     """
     check_machine(settings)
-    outcome = train(settings, prepare(settings), RunContext.of_hydra())
+    run = RunContext.of_hydra()
+    # Bars that have come since would make a resumed run a different one.
+    load = load_until(last_bars(run.folder)) if settings.resume else load_bars
+    outcome = train(settings, prepare(settings, load), run)
     print(outcome.render())
     outcome.check()
 
@@ -179,6 +184,7 @@ def _origin(recipe: Recipe) -> dict[str, object]:
     beside = {data.bars.symbol: hash_references(data) for data in recipe.markets}
     return {
         "bars": hashes if recipe.is_set else next(iter(hashes.values())),
+        LAST_BARS: {data.bars.symbol: int(data.bars.open_time[-1]) for data in recipe.markets},
         **({"references": beside} if any(beside.values()) else {}),
         **({} if start is None else {"pooled model": start}),
         **({"code of your own": code} if code else {}),

@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from percoin import json_codec
 from percoin.commands import flat
 from percoin.config import RecipeName, TrainConfig
 from percoin.config.effects import effects_of
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.txt"
 EVALUATION_FILE = "evaluation.txt"
+# A fact of a run: open time of the last bar of each market, in milliseconds since 1970-01-01 UTC.
+LAST_BARS = "last_bars"
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _WRITTEN_BY_A_RUN = (
     CHECKPOINT_FOLDER,
@@ -82,6 +85,11 @@ class RunContext:
         return cls(Path(runtime.output_dir), dict(runtime.choices))
 
 
+@dataclass(frozen=True)
+class _Noted:
+    last_bars: dict[str, int] | None = None
+
+
 def plain_settings(settings: TrainConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The settings as plain JSON values, with the names of the chosen options."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
@@ -121,6 +129,24 @@ def forget_earlier_run(folder: Path) -> None:
         log.info("starting afresh in %s, which held an earlier run", folder)
     for path in found:
         path.unlink()
+
+
+def last_bars(folder: Path) -> dict[str, int]:
+    """Where the bars of a run end, as it was noted when it began; empty if that is not known.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Open time of each market's last bar, in milliseconds since 1970-01-01 UTC.
+    """
+    try:
+        content = json_codec.loads((folder / SETTINGS_FILE).read_bytes())
+        last = json_codec.decode(_Noted, content, is_exact=False).last_bars or {}
+    # Whether the run can be resumed is checked later, with a message.
+    except (OSError, ValueError):
+        return {}
+    return last if all(abs(moment) < 2**63 for moment in last.values()) else {}
 
 
 def check_resumable(settings: TrainConfig, folder: Path, facts: dict[str, Any]) -> None:
@@ -206,7 +232,9 @@ def _changed_settings(
         for name in {**was, **told}
         if effects_of(TrainConfig, name) - free and was.get(name) != told.get(name)
     ]
-    others = [name for name in now if name != "config" and before.get(name) != now[name]]
+    # The hash of the bars says more than where they end, which older runs did not note.
+    facts = now.keys() - {"config", LAST_BARS}
+    others = [name for name in now if name in facts and before.get(name) != now[name]]
     return [*changed, *(f"the {name}" for name in others)]
 
 

@@ -29,6 +29,7 @@ from percoin.training import loggers
 from percoin.training.folds import load_bars
 from percoin.training.markets import judging_rules
 from percoin.training.recipes import network, per_market
+from percoin.training.run_files import last_bars
 from percoin.types import CLASS_NAMES, Timeframe
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d \S.*")
@@ -306,22 +307,58 @@ def test_a_resumed_run_asks_an_exchange_for_no_newer_bars(tmp_path):
         load_bars(settings)
 
 
-def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path, monkeypatch):
-    before, after = tmp_path / "before", tmp_path / "after"
-    bars = write_parquet(
-        make_bars(1200, timeframe=Timeframe.H1), before / "bars" / "BTCUSDT_1h.parquet"
-    )
-    words = ("epochs=3", "logger=csv")
-    source = ("source=files", f"source.path={bars}")
+def interrupt_after_an_epoch(folder: Path, *words: str, source: tuple[str, ...]) -> None:
+    """A training that ends by SIGTERM when it has kept one epoch."""
     original = per_market.train
 
     def interrupted(dataset, network, plan, *arguments, **further):
         original(dataset, network, replace(plan, epochs=1), *arguments, **further)
         raise InterruptedRunError("BTCUSDT", "1h", "interrupted", "", signal_number=15)
 
-    monkeypatch.setattr(per_market, "train", interrupted)
-    assert train(before, *words, source=source).code == 143
-    monkeypatch.setattr(per_market, "train", original)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(per_market, "train", interrupted)
+        assert train(folder, *words, source=source).code == 143
+
+
+def test_a_resumed_run_goes_on_with_its_bars_although_newer_ones_have_come(tmp_path):
+    bars = make_bars(1210, timeframe=Timeframe.H1)
+    known = bars.slice(0, 1200)
+    words = ("epochs=2", "logger=csv", "history_days=45")
+    left, whole = tmp_path / "left", tmp_path / "whole"
+    file = write_parquet(known, tmp_path / "BTCUSDT_1h.parquet")
+    source = ("source=files", f"source.path={file}")
+    interrupt_after_an_epoch(left, *words, source=source)
+    assert train(whole, *words, source=source).code == 0
+    write_parquet(bars, file)
+    finished = train(left, *words, "resume=true", source=source)
+    assert (finished.code, finished.stderr) == (0, "")
+    resumed, uninterrupted = (
+        load_artifact(folder / "models", "BTCUSDT", Timeframe.H1) for folder in (left, whole)
+    )
+    assert resumed.manifest.bars == uninterrupted.manifest.bars
+    weights, expected = (
+        torch.load(artifact.folder / "cnn_lstm_best.pth", weights_only=True)
+        for artifact in (resumed, uninterrupted)
+    )
+    torch.testing.assert_close(weights, expected, rtol=0, atol=0)
+    stored = BarStore(left / "data" / "bars").read("BTCUSDT", Timeframe.H1)
+    assert stored.open_time[-1] == bars.open_time[-1]
+
+
+@pytest.mark.parametrize("note", [None, 7, {"BTCUSDT": "x"}, {"BTCUSDT": 2**70}, {}])
+def test_a_run_of_an_older_version_did_not_note_where_its_bars_end(tmp_path, note):
+    (tmp_path / "settings.json").write_text(json.dumps({"bars": "x", "last_bars": note}))
+    assert last_bars(tmp_path) == {}
+
+
+def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    bars = write_parquet(
+        make_bars(1200, timeframe=Timeframe.H1), before / "bars" / "BTCUSDT_1h.parquet"
+    )
+    words = ("epochs=3", "logger=csv")
+    source = ("source=files", f"source.path={bars}")
+    interrupt_after_an_epoch(before, *words, source=source)
     before.rename(after)
     source = ("source=files", f"source.path={after / bars.relative_to(before)}")
     finished = train(after, *words, "resume=true", source=source)
