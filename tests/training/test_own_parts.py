@@ -126,6 +126,10 @@ def test_a_network_that_could_not_be_trained_or_trusted_is_refused_before(how):
         (("model._target_=my_nets:NoModule",), "makes a NoModule, not a torch.nn.Module"),
         (("model._target_=others:Net",), "does not allow; add its file, such as plugins=[others"),
         ((NET, "loss._target_=my_nets:each_row"), "shape (12,), not with one number"),
+        ((NET, "loss._target_=my_nets:lets_go"), "no gradient leads from its number to the logits"),
+        (("optimizer._target_=torch.optim.SparseAdam",), "SparseAdam: it fails in its first step:"),
+        (("optimizer._target_=my_nets:Broken",), "its first step: KeyError: 'momentum'; choose an"),
+        (("scheduler._target_=my_nets:Stuck",), "my_nets:Stuck: it fails in its first step: Zero"),
         ((NET, "loss._target_=my_nets:takes_one"), "too many positional arguments; it takes log"),
         ((NET, "loss._target_=torch.nn.NoSuchLoss"), "torch.nn has no class NoSuchLoss"),
     ],
@@ -136,6 +140,28 @@ def test_what_cannot_be_made_or_called_is_said_in_one_line(words, line):
     with pytest.raises(ConfigError) as caught:
         check_own_parts(made, market)
     assert line in str(caught.value)
+
+
+SGD = ("optimizer._target_=torch.optim.SGD",)
+SCHEDULES = "torch.optim.lr_scheduler"
+EACH_BATCH = "scheduler.each=batch"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("optimizer._target_=torch.optim.LBFGS",),
+        (*SGD, f"scheduler._target_={SCHEDULES}.StepLR", "scheduler.step_size=1"),
+        (f"scheduler._target_={SCHEDULES}.ReduceLROnPlateau",),
+        (f"scheduler._target_={SCHEDULES}.OneCycleLR", "scheduler.max_lr=0.01", EACH_BATCH),
+    ],
+    ids=lambda words: words[-1],
+)
+def test_optimizers_and_schedules_that_work_pass_the_checks(words):
+    made = settings(*words)
+    before = torch.get_rng_state()
+    check_own_parts(made, dataset(made))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("target", ["template_net.MyNet", "transformer.Transformer", "tcn.Tcn"])

@@ -1,16 +1,18 @@
-"""Own networks and losses are put to the proof before they are trained, in a second or two."""
+"""Own networks, losses, optimizers and schedules are put to the proof first, in a second or two."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from percoin.config import OwnNetworkConfig, TrainConfig
 from percoin.dataset import MarketDataset
@@ -38,12 +40,13 @@ _NAMES_SHOWN = 3
 
 
 def check_own_parts(settings: TrainConfig, dataset: MarketDataset, onnx: bool = False) -> None:
-    """Refuse an own network or loss that could not be trained, served or trusted.
+    """Refuse own parts of a training that could not be trained, served or trusted.
 
     The output has one row of three finite logits a window; a batch of a dozen windows can be
     learnt by heart; gradients reach every parameter on the way; in eval mode the answer to a
     window is always the same and does not depend on the windows beside it; the weights can be
-    saved. Random generators and the network of the training stay as they are.
+    saved; an own optimizer and an own schedule take a step. Random generators and the network of
+    the training stay as they are.
 
     Args:
         settings: Settings of the training.
@@ -53,14 +56,16 @@ def check_own_parts(settings: TrainConfig, dataset: MarketDataset, onnx: bool = 
     Raises:
         ConfigError: Says what was found, and what to do.
     """
-    if not {"model", "loss"} & set(settings.targets):
-        return
     with torch.random.fork_rng(devices=()):
         # Sized before it takes memory.
         network_spec(settings)
         network = seeded_network(settings)
         windows, labels = _few_windows(dataset)
         proof = _Proof(settings, windows, labels)
+        if {"optimizer", "scheduler"} & set(settings.targets):
+            proof.check_step(network)
+        if not {"model", "loss"} & set(settings.targets):
+            return
         proof.check_output(network)
         learnt = proof.learn(network)
         proof.check_alone(learnt)
@@ -141,6 +146,42 @@ class _Proof:
                 "division by 0, a logarithm, or missing normalisation"
             )
 
+    def check_step(self, network: nn.Module) -> None:
+        """The optimizer takes a step, and the schedule after it."""
+        own, learner = own_training(self._settings), copy.deepcopy(network).train()
+        parameters, rate = list(learner.parameters()), self._settings.lr
+        decay = self._settings.optimizer.weight_decay
+        optimizer: Optimizer = (
+            torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+            if own.make_optimizer is None
+            else own.make_optimizer(parameters, rate, decay)
+        )
+
+        def loss_and_gradients() -> Tensor:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(learner(self._windows), self._labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        self._try("optimizer", lambda: optimizer.step(loss_and_gradients))
+        if own.make_schedule is None:
+            return
+        n_steps = self._settings.epochs * (_STEPS if own.steps_each_batch else 1)
+        schedule = own.make_schedule(optimizer, n_steps)
+        watched = (self._guess,) if isinstance(schedule, ReduceLROnPlateau) else ()
+        self._try("scheduler", lambda: schedule.step(*watched))
+
+    def _try(self, group: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise self._refusal(
+                f"it fails in its first step: {in_short(error)}; choose another one, or correct it",
+                group,
+            ) from error
+
     def learn(self, network: nn.Module) -> nn.Module:
         """Learn the windows by heart; returns the network that has."""
         reached: set[str] = set()
@@ -190,7 +231,13 @@ class _Proof:
                 f"{tuple(self._labels.shape)}: {in_short(error)}; take (logits, labels)",
                 "loss",
             ) from error
-        if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        if isinstance(loss, Tensor) and loss.ndim == 0 and not loss.requires_grad:
+            raise self._refusal(
+                "no gradient leads from its number to the logits; look for a detach, "
+                "torch.no_grad, .item() or .data",
+                "loss",
+            )
+        if not isinstance(loss, Tensor) or loss.ndim != 0:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:40]
             raise self._refusal(
                 f"it answers with {found}, not with one number that gradients come from; return "

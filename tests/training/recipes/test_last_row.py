@@ -80,7 +80,7 @@ def test_it_is_judged_and_served_like_any_model(fitted, name):
 def test_its_screen_says_what_was_fitted_and_its_record_has_one_entry_a_curve(fitted, name):
     done, folder = fitted[name]
     assert f"{TITLES[name]}, in " in done.stdout
-    for text in ("epoch", "tensorboard", "blend", f"model={name} trains it"):
+    for text in ("epoch", "tensorboard", "blend", "trains it"):
         assert text not in done.stdout
     record = json.loads((served(folder).folder / "metrics.json").read_text())
     history = record["training_history"]

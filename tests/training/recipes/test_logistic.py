@@ -303,7 +303,9 @@ def test_the_real_command_blends_and_predict_answers_with_the_blend(tmp_path):
     assert shares in done.stdout
     # So many rows of a planted edge that a network of two epochs is behind.
     [note] = [text for text in manifest.gate.reasons if "alone is better" in text]
-    assert note.endswith(": the same command for BTCUSDT alone with model=logistic trains it")
+    assert note.endswith(
+        ": model=logistic, for BTCUSDT alone and without settings of a network, trains it"
+    )
     skills = manifest.blend.skills
     assert skills["blend"].validation.value >= skills["regression"].validation.value - 1e-12
     assert skills["regression"].validation.value > skills["network"].validation.value
