@@ -244,6 +244,11 @@ def test_several_values_without_m_say_how_to_sweep(tmp_path):
         ("model=logistic optimizer.weight_decay=1", "optimizer.weight_decay has no effect with"),
         ("init=pooled lr=0.1", "lr has no effect with init=pooled: leave it out"),
         ("init=pooled split.train=0.8", "split.train has no effect with init=pooled"),
+        ("init=pooled start=2019-01-01", "start has no effect with init=pooled: leave it out"),
+        (
+            "labels=volatility_scaled labels.width=1 labels.no_trade_share=0.5",
+            "labels.no_trade_share has no effect with labels.width=1: leave it out",
+        ),
         (
             "recipe=pooled optimizer.plateau_factor=0.1",
             "optimizer.plateau_factor has no effect with recipe=pooled: leave it out",

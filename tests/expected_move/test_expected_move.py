@@ -20,6 +20,7 @@ from percoin.expected_move.fitting import (
 from percoin.expected_move.inputs import MoveInputs, bars_needed, move_columns
 from percoin.expected_move.judging import (
     JudgedMove,
+    JudgedMoveModel,
     MoveRival,
     fit_and_judge,
     judge_move,
@@ -364,3 +365,18 @@ def test_many_markets_are_summed_up_in_one_line():
 def test_a_rival_that_the_first_market_lacks_is_summed_up_too():
     line = sum_up([judged(0.1, 0.5), judged(0.1, 0.5, GARCH)])
     assert "ahead of cascade on 2 of 2, garch on 1 of 1;" in line
+
+
+def test_a_forecast_that_is_its_rival_is_not_said_to_lead_over_it():
+    same = MoveRival(1.5, Interval(0.0, 0.0, 0.0))
+    ahead = MoveRival(1.6, Interval(0.1, 0.05, 0.15))
+    held = {"50": Interval(0.5, 0.4, 0.6)}
+
+    def first_line(**rivals: MoveRival) -> str:
+        return JudgedMoveModel(None, JudgedMove(100, 1.5, rivals, held)).lines()[0]
+
+    assert first_line(cascade=same, garch=ahead) == (
+        "QLIKE 1.5000; that of cascade itself; lead +0.1000 [+0.0500, +0.1500] over garch"
+    )
+    assert first_line(cascade=same) == "QLIKE 1.5000; that of cascade itself"
+    assert first_line(garch=ahead) == "QLIKE 1.5000; lead +0.1000 [+0.0500, +0.1500] over garch"

@@ -17,7 +17,8 @@ _MOST_SHOWN = 40
 def start_date(affects: Effect | None = None) -> Any:
     """A field: the first day of the bars in use."""
     line = "first day of the rows (UTC), such as 2024-01-01; in place of history_days"
-    return setting(line, default=None, affects=affects)
+    # The pool's cuts say where rows begin.
+    return setting(line, default=None, affects=affects, used=When(unless=("init=pooled",)))
 
 
 def end_date(affects: Effect | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from percoin.config.fields import MOST_BARS, Effect, number
+from percoin.config.fields import MOST_BARS, Effect, When, number
 from percoin.config.targets import check_target, target, target_arguments
 from percoin.labels import FixedHorizon, OwnRule, Relative, TripleBarrier, VolatilityScaled
 from percoin.targets import code_name
@@ -24,7 +24,8 @@ def volatility_window() -> Any:
 def no_trade_share() -> Any:
     """A field: the share of NO_TRADE that a threshold is fitted to."""
     line = "of the train rows; the threshold is fitted to it"
-    return number(line, above=0, below=1, affects=Effect.MODEL)
+    given = When(unless=("labels.width=*",))
+    return number(line, above=0, below=1, affects=Effect.MODEL, used=given)
 
 
 def fitted_width() -> Any:

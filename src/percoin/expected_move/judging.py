@@ -17,6 +17,8 @@ from percoin.expected_move.scores import qlike
 from percoin.intervals import Interval, interval_text
 from percoin.types import FloatArray, IntArray
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class MoveRival:
@@ -29,6 +31,12 @@ class MoveRival:
 
     qlike: float
     lead: Interval
+
+    @property
+    def is_the_same(self) -> bool:
+        """Whether it is the forecast itself."""
+        ends = self.lead.ends or (self.lead.value,)
+        return all(abs(value) < _ROUNDING for value in (self.lead.value, *ends))
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,20 @@ class JudgedMoveModel:
         judged = self.judged
         if judged is None:
             return []
+        itself = [name for name, rival in judged.rivals.items() if rival.is_the_same]
         rivals = [
-            f"{interval_text(rival.lead)} over {name}" for name, rival in judged.rivals.items()
+            f"{interval_text(rival.lead)} over {name}"
+            for name, rival in judged.rivals.items()
+            if name not in itself
+        ]
+        told = [
+            f"QLIKE {judged.qlike:.4f}",
+            *(f"that of {name} itself" for name in itself),
+            *([f"lead {', '.join(rivals)}"] if rivals else []),
         ]
         held = [f"{level} %: {100 * share.value:.1f} %" for level, share in judged.coverage.items()]
         return [
-            f"QLIKE {judged.qlike:.4f}; lead {', '.join(rivals)}",
+            "; ".join(told),
             f"bands held {', '.join(held)} of {judged.n_rows:,} prices",
         ]
 
