@@ -11,7 +11,10 @@ from percoin.bars.sources.base import Renewed
 from percoin.dataset import build_dataset
 from percoin.errors import FetchError
 from percoin.labels import Relative
+from percoin.monitoring.record import TrackRecord, sqlite_url
 from percoin.registry.manifest import StoredVerdict
+from percoin.serving.alert_book import AlertBook
+from percoin.serving.alerting import ALERTS_FILE, AlertSettings
 from percoin.signals.chain import Chain, ask, build_chain
 from percoin.signals.market import SourcedBars
 from percoin.signals.response import to_json
@@ -60,6 +63,75 @@ def test_the_markets_of_relative_labels_are_loaded_beside_those_that_are_served(
     bring_up_to_date(server)
     assert server.keeper.keeps("SOLUSDT", M15)
     assert not server.keeper.keeps("LTCUSDT", M15)
+
+
+class Compared:
+    """A server of a model that compares BTCUSDT with ETHUSDT, with its record and alerts."""
+
+    def __init__(self, folder) -> None:
+        both = with_panel(BARS, [replace(BARS, symbol="ETHUSDT")])
+        dataset = make_dataset(both, extra=("market",), references=("BTCUSDT", "ETHUSDT"))
+        n_features = len(dataset.feature_names)
+        export(folder / "models", random_network(Signal.LONG, n_features=n_features), dataset)
+        self.market = Market(BARS, n_closed=1290)
+        self.record = TrackRecord(sqlite_url(folder / "record.sqlite"))
+        self.server = make_server(
+            folder / "models",
+            self.market,
+            ("BTCUSDT",),
+            record=self.record,
+            alerts=AlertSettings({"webhook": lambda alerts: ""}, folder),
+        )
+        self.book = AlertBook(folder / ALERTS_FILE, ["webhook"])
+
+    def load(self, symbol: str) -> int:
+        """Load the bars of one market alone; return how many answers that makes."""
+        self.server.keeper.refresh(symbol)
+        n_made = self.server.board.update()
+        self.server.alerting.look(self.book)
+        return n_made
+
+    def answer(self):
+        return self.server.board.answer("BTCUSDT", M15)
+
+
+def test_an_answer_waits_for_the_bars_that_its_model_compares_with(tmp_path):
+    compared = Compared(tmp_path)
+    assert compared.load("BTCUSDT") == 0
+    assert "the first answer is being made" in compared.answer()["passed"][0]["detail"]
+    assert compared.load("ETHUSDT") == 1
+    before = compared.answer()
+    assert (before["source"], before["pred"]) == ("ML_PER_COIN_V1", "LONG")
+
+    compared.market.pass_time(minutes=15)
+    assert compared.load("BTCUSDT") == 0
+    assert compared.answer()["ts"] == before["ts"]
+    compared.market.pass_time(seconds=1)
+    assert compared.load("ETHUSDT") == 1
+    after = compared.answer()
+    assert (after["source"], after["passed"]) == ("ML_PER_COIN_V1", [])
+    assert after["ts"] > before["ts"]
+    assert [row.source for row in compared.record.predictions()] == ["ML_PER_COIN_V1"] * 2
+    assert not compared.book.waiting("webhook")
+
+
+@pytest.mark.parametrize("failure", [BROKEN, None])
+def test_an_answer_waits_for_one_try_to_load_what_its_model_compares_with(tmp_path, failure):
+    compared = Compared(tmp_path)
+    compared.load("BTCUSDT")
+    compared.load("ETHUSDT")
+    compared.market.pass_time(minutes=15)
+    assert compared.load("BTCUSDT") == 0
+    compared.market.failure, compared.market.held_back = failure, 1
+    assert compared.load("ETHUSDT") == 1
+    [passed] = compared.answer()["passed"]
+    assert passed["reason"] == "insufficient_data"
+    assert "ETHUSDT, which the model compares it with, has no bar" in passed["detail"]
+
+    compared.market.failure, compared.market.held_back = None, 0
+    compared.market.pass_time(seconds=10)
+    assert compared.load("ETHUSDT") == 1
+    assert compared.answer()["source"] == "ML_PER_COIN_V1"
 
 
 def test_an_answer_is_made_once_a_bar(models_dir, market):

@@ -210,8 +210,9 @@ class AnswerBoard:
             return None
         now = self._clock()
         all_held = self._keeper.held(market[0])
-        bars = all_held[market[1]].bars
-        if bars is None:
+        own = all_held[market[1]]
+        bars = own.bars
+        if bars is None or self._awaits_references(market, int(own.close_times[-1])):
             return None
         look = partial(self._basis, market, bars, all_held, now)
         basis = self._looks.run(market, look, None)
@@ -225,6 +226,17 @@ class AnswerBoard:
             return None
         self._tried[market] = basis
         return market, bars, basis
+
+    def _awaits_references(self, market: Market, close_ms: int) -> bool:
+        """Whether the model compares with a market whose bar of this close is about to be loaded.
+
+        Bars of each symbol come seconds apart; without one, the model would give no answer. The
+        first try to load it ends the wait, even if it fails.
+        """
+        status = self._models.status(market)
+        manifest = None if status is None else status.manifest
+        names = () if manifest is None else manifest.references
+        return any(self._keeper.awaits(name, market[1], close_ms) for name in names)
 
     def _prepare(self, markets: Sequence[Bars]) -> None:
         try:

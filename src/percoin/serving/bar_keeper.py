@@ -126,6 +126,19 @@ class BarKeeper:
         """Whether the bars of a market are kept."""
         return timeframe in self._held.get(symbol, {})
 
+    def awaits(self, symbol: str, timeframe: Timeframe, close_ms: int) -> bool:
+        """Whether a kept market lacks the bar of this close, and no load has tried to bring it.
+
+        Args:
+            symbol: The market.
+            timeframe: Timeframe of the market.
+            close_ms: Close time, milliseconds since 1970-01-01 UTC.
+        """
+        held = self._held.get(symbol, {}).get(timeframe)
+        if held is None or held.n_tries:
+            return False
+        return held.bars is None or int(held.close_times[-1]) < close_ms
+
     def held(self, symbol: str) -> Mapping[Timeframe, Held]:
         """A symbol's bars as they are now; later loads leave the returned mapping unchanged."""
         return self._held[symbol]
