@@ -5,7 +5,9 @@ No container engine is needed: the files are read, and what they name is looked 
 
 import configparser
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +122,30 @@ def test_compose_names_files_volumes_and_commands_that_are_there():
     assert (
         re.search(r"percoin (\w+)", COMPOSE["services"]["retrain"]["entrypoint"][2])[1] in COMMANDS
     )
+
+
+def test_only_the_server_is_asked_whether_it_is_well():
+    """The image's check asks port 8000, which no other of its containers opens."""
+    assert "healthcheck" not in COMPOSE["services"]["percoin"]
+    assert COMPOSE["services"]["retrain"]["healthcheck"] == {"disable": True}
+
+
+@pytest.mark.parametrize("program", ["percoin", "sleep"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_retraining_reaches_what_runs_and_ends_the_container(tmp_path, program, number):
+    """A shell that is the first process, as in a container, passes no signal on by itself."""
+    busy = f"trap 'echo {program} ended; kill $!; exit 0' TERM; echo begun; /bin/sleep 60 & wait"
+    for name in ("percoin", "sleep"):
+        stub = tmp_path / name
+        stub.write_text(f"#!/bin/sh\n{busy if name == program else 'exit 0'}\n")
+        stub.chmod(0o755)
+    command = [word.replace("$$", "$") for word in COMPOSE["services"]["retrain"]["entrypoint"]]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout.readline() == "begun\n"
+        shell.send_signal(number)
+        assert shell.wait(10) == 143
+        assert shell.stdout.read() == f"{program} ended\n"
 
 
 @pytest.mark.parametrize(
