@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from percoin.assembly import NEWEST_BARS, bar_source, find_min_confidence, newest_bars
-from percoin.bars.schema import Bars, is_simulated
+from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
 from percoin.cli.overrides import source_words
 from percoin.commands import folder_words
@@ -78,17 +78,14 @@ def answer(settings: PredictConfig) -> None:
     if settings.output == OutputFormat.JSON:
         print(one_line(to_json(prediction, bars, now)))
     else:
-        print(to_text(prediction, bars, now, _measure_command(settings, bars.origin)))
+        print(to_text(prediction, bars, now, _measure_command(settings)))
 
 
-def _measure_command(settings: PredictConfig, origin: str) -> str:
+def _measure_command(settings: PredictConfig) -> str:
     """The command that measures the sources on the bars of these settings, and keeps it."""
     source, data_dir = settings.source, Path(settings.data_dir)
-    store = BarStore(data_dir / "bars")
-    is_other = store.other_kind(settings.symbol, settings.tf.timeframe, origin) is not None
     # What an exchange sent is in the store, where that command looks by itself.
-    is_stored = isinstance(source, BinanceConfig) or (is_other and not is_simulated(origin))
-    words = [] if is_stored else source_words(source)
+    words = [] if isinstance(source, BinanceConfig) else source_words(source)
     return measure_command(settings.symbol, settings.tf.timeframe, *words, data_dir=data_dir)
 
 

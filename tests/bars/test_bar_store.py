@@ -322,7 +322,6 @@ def test_the_bars_of_a_file_of_another_program_have_one_origin_everywhere(
     origin = "files: BTCUSDT/15m.parquet in the store"
     assert store.origin("BTCUSDT", Timeframe.M15) == origin
     assert store.read("BTCUSDT", Timeframe.M15).origin == origin
-    assert store.other_kind("BTCUSDT", Timeframe.M15, "binance spot: BTCUSDT") == "files"
     store.write(replace(make_bars(50), origin="binance spot: BTCUSDT"))
     assert caplog.messages == [
         f"BTCUSDT 15m: stored bars ({origin}) are replaced by bars of another source "

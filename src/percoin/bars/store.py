@@ -18,7 +18,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from percoin.bars.renames import RENAMES, current_symbol, old_name_note, stored_names
-from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated, kind_of_origin
+from percoin.bars.schema import COLUMNS, Bars, check_bars, is_simulated
 from percoin.bars.update import Segment
 from percoin.errors import BarsNotFoundError, DataError, InUseError, InvalidBarsError
 from percoin.file_lock import file_lock
@@ -136,17 +136,6 @@ class BarStore:
         paths = [self.root / name / f"{timeframe}.parquet" for name in stored_names(symbol)]
         stored = next((path for path in paths if path.is_file()), None)
         return None if stored is None else _stored_metadata(stored).get("origin")
-
-    def other_kind(self, symbol: str, timeframe: Timeframe, origin: str) -> str | None:
-        """The kind of the stored bars where it is not that of ``origin``, such as ``files``.
-
-        None if it is the same, or nothing is stored.
-
-        Raises:
-            ConfigError: ``symbol`` is no market or an old name of one.
-        """
-        stored = kind_of_origin(self.origin(symbol, timeframe) or origin)
-        return stored if stored != kind_of_origin(origin) else None
 
     def load(self, symbol: str, timeframe: Timeframe) -> Bars:
         """``read``, by the name that all sources share."""

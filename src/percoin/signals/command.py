@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from percoin.assembly import bar_source, dataset_spec, default_label_rules, trading_costs
-from percoin.bars.schema import is_simulated, kind_of_origin
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, run_command
+from percoin.cli.overrides import source_words
 from percoin.config import OutputFormat, SignalsConfig, typed
 from percoin.dataset import build_dataset
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.json_codec import one_line
 from percoin.labels import LabelRule
-from percoin.printable import printable
 from percoin.signals.market import SourcedBars
 from percoin.signals.worth import MarketWorth, WorthFiles, measure_command
 from percoin.types import Source
@@ -37,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
 def score_sources(settings: SignalsConfig) -> str:
     """Score every source in the settings and return the text or JSON they ask for.
 
-    The quality of the rules on all bars is also stored, if they are of the kind that lies in the
-    store and the label rule is the default one; the chain reads it when it answers.
+    The quality of the rules on all bars is also stored, if the label rule is the default one; the
+    chain reads it when it answers on bars of that kind.
 
     Raises:
         PercoinError: The bars cannot be loaded or make no dataset.
@@ -70,20 +69,21 @@ def score_sources(settings: SignalsConfig) -> str:
     market = SourcedBars(bars, source)
     table = score_market(scorer, market, chain, Path(settings.models_dir))
     worth = measure_worth(market, spec.label_rule, settings.repetitions, settings.seed)
-    _keep(worth, spec.label_rule, store, Path(settings.data_dir))
+    _keep(worth, spec.label_rule, settings)
     is_json = settings.output == OutputFormat.JSON
     return one_line(to_json(table, worth)) if is_json else format_table(table, worth)
 
 
-def _keep(worth: MarketWorth, rule: LabelRule, store: BarStore, data_dir: Path) -> None:
+def _keep(worth: MarketWorth, rule: LabelRule, settings: SignalsConfig) -> None:
     """Store the measurement for the chain; if that fails, only log it and still show the scores."""
-    other = _what_differs(worth, rule, store)
-    if other:
+    data_dir = Path(settings.data_dir)
+    if rule != default_label_rules().get(worth.tf):
+        words = source_words(settings.source)
         log.warning(
-            "%s %s: this is shown and not kept, so answers use the last measurement: %s; "
-            "kept is what %s measures",
-            *(worth.symbol, worth.tf.value, other),
-            measure_command(worth.symbol, worth.tf, data_dir=data_dir),
+            "%s %s: this is shown and not kept, so answers use the last measurement: the labels "
+            "are not the default ones of the timeframe; kept is what %s measures",
+            *(worth.symbol, worth.tf.value),
+            measure_command(worth.symbol, worth.tf, *words, data_dir=data_dir),
         )
         return
     try:
@@ -94,16 +94,3 @@ def _keep(worth: MarketWorth, rule: LabelRule, store: BarStore, data_dir: Path) 
             "the last measurement; give a folder that can be written",
             *(worth.symbol, worth.tf.value, data_dir, error.strerror),
         )
-
-
-def _what_differs(worth: MarketWorth, rule: LabelRule, store: BarStore) -> str:
-    """How the measurement differs from the one that answers go by; empty if it does not."""
-    if rule != default_label_rules().get(worth.tf):
-        return "the labels are not the default ones of the timeframe"
-    origin = worth.bars.origin
-    other = store.other_kind(worth.symbol, worth.tf, origin)
-    # Those of simulated bars are kept in a file of their own.
-    if other is None or is_simulated(origin):
-        return ""
-    kind = printable(kind_of_origin(origin))
-    return f"the bars are of {kind}, those in the store of {printable(other)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from percoin import json_codec
-from percoin.bars.schema import is_simulated
+from percoin.bars.schema import SIMULATED, is_simulated, kind_of_origin
 from percoin.commands import command
 from percoin.errors import ConfigError
 from percoin.evaluation.gate import SHOWN
@@ -31,6 +32,8 @@ FOLDER = "source_worth"
 FORMAT_VERSION = 1
 # A file of three rules takes 2 KB.
 _MOST_BYTES = 2**20
+# Of a file's name; a file of another program may name its source at any length.
+_MOST_KIND_CHARS = 40
 
 
 class SourceVerdict(StrEnum):
@@ -147,7 +150,10 @@ class MarketWorth:
 
 
 class WorthFiles:
-    """The files of all markets; each market has one for real and one for simulated bars.
+    """The files of all markets; each market has one for each kind of bars.
+
+    The kind is the exchange and type of market, ``files``, ``sample`` or ``simulated``: what was
+    measured on one says nothing of the others.
 
     Args:
         data_dir: The files are in their own folder below it.
@@ -157,7 +163,7 @@ class WorthFiles:
         self._data_dir = data_dir
 
     def path(self, symbol: str, timeframe: Timeframe, origin: str) -> Path:
-        """Return the path of a market's file.
+        """Return the path of a market's file, such as ``BTCUSDT/15m-binance-spot.json``.
 
         Args:
             symbol: The market.
@@ -167,21 +173,25 @@ class WorthFiles:
         Raises:
             ConfigError: The symbol is invalid.
         """
-        kind = "-simulated" if is_simulated(origin) else ""
-        return self._data_dir / FOLDER / check_symbol(symbol) / f"{timeframe.value}{kind}.json"
+        kind = re.sub("[^a-z0-9]+", "-", _kind(origin).lower())[:_MOST_KIND_CHARS]
+        folder = self._data_dir / FOLDER / check_symbol(symbol)
+        return folder / f"{timeframe.value}-{kind}.json"
 
     def mark(self, symbol: str, timeframe: Timeframe, origin: str) -> object:
         """Return a value that changes when the file changes; None without a file."""
         try:
-            state = self.path(symbol, timeframe, origin).stat()
+            state = self._found(symbol, timeframe, origin).stat()
         except (OSError, ConfigError):
             return None
         return state.st_ino, state.st_mtime_ns
 
     def read(self, symbol: str, timeframe: Timeframe, origin: str) -> MarketWorth | None:
-        """Read a measurement; None if there is none or it cannot be read (then logged)."""
+        """Read a measurement on this kind of bars.
+
+        None if there is none or it cannot be read (then logged).
+        """
         try:
-            content = _read_bytes(self.path(symbol, timeframe, origin))
+            content = _read_bytes(self._found(symbol, timeframe, origin))
             worth = json_codec.decode(MarketWorth, json_codec.loads(content))
             if (worth.symbol, worth.tf) != (symbol, timeframe):
                 raise ValueError(f"it is that of {worth.symbol} {worth.tf}")
@@ -194,7 +204,12 @@ class WorthFiles:
                 measure_command(symbol, timeframe, data_dir=self._data_dir),
             )
             return None
-        return worth
+        return worth if _kind(worth.bars.origin) == _kind(origin) else None
+
+    def _found(self, symbol: str, timeframe: Timeframe, origin: str) -> Path:
+        """The path of a market's file, or of the one that older versions wrote for real bars."""
+        path = self.path(symbol, timeframe, origin)
+        return path if path.exists() else path.with_name(f"{timeframe.value}.json")
 
     def write(self, worth: MarketWorth) -> Path:
         """Write a measurement and replace the older one.
@@ -218,6 +233,11 @@ def worth_text(worth: Worth) -> str:
             f"of {worth.n_moves:,} cases (bars until {worth.until:%Y-%m-%d})"
         )
     return "; ".join(filter(None, (words, worth.refit)))
+
+
+def _kind(origin: str) -> str:
+    """As ``kind_of_origin``, but simulated markets are one kind: a server's changes each year."""
+    return SIMULATED if is_simulated(origin) else kind_of_origin(origin)
 
 
 def _spaced(verdict: str) -> str:
