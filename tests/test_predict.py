@@ -349,6 +349,22 @@ def test_the_command_that_measures_a_rule_helps_when_followed(tmp_path, capsys):
     assert "not measured" not in after
 
 
+def test_on_5m_enough_bars_for_the_expected_move_are_loaded(tmp_path, monkeypatch, capsys):
+    bars = bars_to_learn_from(2100, timeframe=Timeframe.M5)
+    export(tmp_path / "models", random_network(), make_dataset(bars))
+    BarStore(tmp_path / "data" / "bars").write(bars)
+    asked = []
+
+    def stored(settings, store, n_bars):
+        asked.append(n_bars)
+        return store
+
+    monkeypatch.setattr("percoin.predict.bar_source", stored)
+    folders = (f"data_dir={tmp_path}/data", f"models_dir={tmp_path}/models")
+    answer(typed(compose_config("predict", ("symbol=BTCUSDT", "tf=5m", *folders)), PredictConfig))
+    assert asked == [2016]
+
+
 def test_the_answer_of_a_rule_fits_the_contract(tmp_path, capsys):
     content = ask_in_process(moving_folder(tmp_path, -0.05), capsys)
 

@@ -192,13 +192,13 @@ def find_min_confidence(
     return partial(judged_threshold, models_dir) if setting == JUDGED else float(setting)
 
 
-def newest_bars(history_bars: int) -> int:
+def newest_bars(n_bars: int) -> int:
     """Number of newest bars to load for a model, if its source downloads bars.
 
     Args:
-        history_bars: How many the model needs.
+        n_bars: How many are to be loaded for the model.
     """
-    return max(NEWEST_BARS, history_bars)
+    return max(NEWEST_BARS, n_bars)
 
 
 def _unknown(settings: object) -> TypeError:

@@ -96,7 +96,7 @@ def _needed_bars(settings: PredictConfig, predictor: Predictor) -> int:
     except RegistryError:
         # The chain loads the model again later and reports the error.
         return NEWEST_BARS
-    return newest_bars(model.manifest.history_bars)
+    return newest_bars(model.manifest.bars_to_load)
 
 
 def to_text(prediction: Prediction, bars: Bars, now: datetime, measure: str) -> str:

@@ -27,6 +27,8 @@ from percoin.json_codec import one_line
 from percoin.registry.judged import LEVELS, LEVELS_IN_MOVES
 from percoin.registry.layout import EXPECTED_MOVE
 from percoin.registry.manifest import Gate, StoredVerdict
+from percoin.serving.discretion import Discretion
+from percoin.serving.served_models import ServedModels
 from percoin.signals.chain import ask
 from percoin.signals.hold import HoldSource
 from percoin.signals.market import SourcedBars
@@ -239,6 +241,24 @@ def test_with_too_few_bars_there_is_none(judged):
     needed = bars_needed(Timeframe.M15)
     assert judged.model.newest(BARS.slice(1800 - needed)) is not None
     assert judged.model.newest(BARS.slice(1801 - needed)) is None
+
+
+def test_on_5m_a_server_and_a_caller_load_enough_for_it(tmp_path):
+    m5 = Timeframe.M5
+    bars = bars_to_learn_from(3400, timeframe=m5)
+    dataset = make_dataset(bars)
+    parts = (dataset.rows("train"), dataset.rows("validation"), dataset.rows("test"))
+    section = fit_and_judge(bars, 3, parts, Bootstrap(3, repetitions=50))
+    export(tmp_path, random_network(), dataset, sections={EXPECTED_MOVE: section})
+    predictor = Predictor(tmp_path)
+    manifest = predictor.model("BTCUSDT", m5).manifest
+    few, enough = (
+        predictor.predict(bars.slice(len(bars) - n_bars)).expected_move
+        for n_bars in (manifest.history_bars, manifest.bars_to_load)
+    )
+    assert (few, enough) == (None, section.model.newest(bars))
+    models = ServedModels(tmp_path, [("BTCUSDT", m5)], Discretion([]))
+    assert models.bars_to_hold(("BTCUSDT", m5)) == manifest.bars_to_load
 
 
 def test_a_rejected_model_still_says_how_far_the_price_moves(tmp_path, judged):

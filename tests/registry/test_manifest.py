@@ -24,6 +24,7 @@ from percoin.evaluation.calibration import (
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.moves import RangeRegression
 from percoin.evaluation.regression import Regression
+from percoin.expected_move.inputs import bars_needed
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition
 from percoin.features.scaling import Scaling
 from percoin.inference.results import BarPart, find_parts
@@ -299,6 +300,12 @@ def test_a_model_that_the_first_format_can_describe_says_so():
         read(text)
 
 
+def test_what_is_loaded_is_enough_for_the_expected_move_too():
+    """On 5m it looks back at a week, further than the features."""
+    five = builders.draft(timeframe=Timeframe.M5)
+    assert (five.history_bars, five.bars_to_load) == (961, bars_needed(Timeframe.M5)) == (961, 2016)
+
+
 def test_a_model_with_extra_columns_is_one_of_the_third_format_and_names_them():
     text = sealed(**builders.WITH_EXTRA).to_json()
     manifest = read(text)
@@ -468,6 +475,7 @@ def test_a_combination_reads_back_and_asks_for_the_file_of_its_trees():
     alone = {"model_version": "volatility_v1", "model": ModelSpec({}, "volatility")}
     five = builders.draft(**alone, last_row=last_row, timeframe=Timeframe.M5)
     assert five.history_bars == 2016
+    assert (made.bars_to_load, five.bars_to_load) == (961, 2016)
     with pytest.raises(ValueError, match=r"files does not list .'boosting\.json'"):
         builders.draft(combination=builders.combination()).seal(builders.CREATED_AT, HASHES)
 

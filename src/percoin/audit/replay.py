@@ -274,8 +274,8 @@ def _step(
     predictor: Predictor, bars: Bars, position: int, batch: ReplayedSignal | None, why: _Silence
 ) -> Step:
     """Load what ``predict.py`` would load at the close of this bar, and ask the live side."""
-    needed = why.manifest.history_bars
-    loaded = bars.slice(max(0, position + 1 - newest_bars(needed)), position + 1)
+    needed, n_loaded = why.manifest.history_bars, newest_bars(why.manifest.bars_to_load)
+    loaded = bars.slice(max(0, position + 1 - n_loaded), position + 1)
     closed = bars.close_time(position)
     try:
         prediction = predictor.predict(loaded)

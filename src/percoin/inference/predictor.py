@@ -151,7 +151,7 @@ class Predictor:
         """Answer for the newest bar of a market that has closed.
 
         Args:
-            bars: Of one market, with the history that ``Manifest.history_bars`` asks for: bars,
+            bars: Of one market, with the history that ``Manifest.bars_to_load`` asks for: bars,
                 or a table as ``percoin.bars.given.as_bars`` takes it. With the bars of
                 ``Manifest.references`` too (``percoin.bars.panel.with_panel``).
             now: The current time, with a zone; None is this machine's clock.

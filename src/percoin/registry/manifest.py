@@ -17,6 +17,7 @@ from percoin.evaluation.baselines import ALONE, LOGISTIC, MOVES, POOLED_MOVES
 from percoin.evaluation.blend import AVERAGE, BLEND, NETWORK, PartSkills
 from percoin.evaluation.last_row import InputColumns
 from percoin.evaluation.regression import Regression
+from percoin.expected_move.inputs import bars_needed
 from percoin.features.feature_set import FEATURE_NAMES, FeatureDefinition, FeatureSet
 from percoin.features.own import MOST_COLUMNS, MOST_OWN_MEMORY_BARS, OwnFeature
 from percoin.features.scaling import Scaling
@@ -459,11 +460,20 @@ class ManifestDraft:
 
     @property
     def history_bars(self) -> int:
-        """How many bars a caller loads so that one prediction's inputs equal training's."""
+        """How many bars one prediction needs so that its inputs equal training's."""
         numbers = (part.numbers for part in self.parts.values())
         memories = (n.columns.memory_bars(self.timeframe) for n in numbers if n is not None)
         own = self.features.feature_set.history_bars(self.lookback, self.timeframe)
         return max([own, *(memory + 1 for memory in memories)])
+
+    @property
+    def bars_to_load(self) -> int:
+        """How many bars a caller loads: ``history_bars``, and what the expected move looks back at.
+
+        With fewer a prediction is as good and its expected move unknown, as on 5m, where a week
+        has more bars than the features look back at.
+        """
+        return max(self.history_bars, bars_needed(self.timeframe))
 
     @property
     def parts(self) -> Mapping[str, ModelPart]:

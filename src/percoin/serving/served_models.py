@@ -112,7 +112,7 @@ class ServedModels:
             named = (manifest.symbol, *manifest.references)
             if manifest.timeframe == market[1] and market[0] in named:
                 warm_up = manifest.features.feature_set.warm_up_bars(manifest.timeframe)
-                needed += [manifest.history_bars, warm_up + STRETCH_ROWS]
+                needed += [manifest.bars_to_load, warm_up + STRETCH_ROWS]
         return max(needed)
 
     def _manifests(self) -> list[Manifest]:
