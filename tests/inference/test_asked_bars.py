@@ -214,6 +214,10 @@ def table(**changes) -> pd.DataFrame:
         pd.DataFrame(CCXT, columns=["timestamp", *OHLCV]).set_index("timestamp"),
         pd.DataFrame(CCXT),
         table().assign(symbol="BTC/USDT", rsi=50.0),
+        table().rename_axis("date").reset_index().set_index("date", drop=False),
+        table().rename_axis(None).assign(open_time=BARS.frame.index),
+        table().rename_axis(None).assign(timestamp=BARS.open_time),
+        table().rename_axis(None).assign(date=BARS.frame.index.date),
         CCXT,
         [tuple(row) for row in CCXT],
     ],
@@ -223,6 +227,40 @@ def test_a_table_in_any_usual_spelling_is_answered_as_the_same_bars(predictor, g
 
     assert found == predictor.predict(BARS)
     assert predictor.predict(given, RUNNING, symbol="BTCUSDT", tf="15m").ts == BARS.close_time(-2)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (
+            table().rename_axis("date").assign(date=BARS.frame.index + pd.Timedelta("9h")),
+            r"the index and column date differ in row 0: 2024-01-01 00:00:00\+00:00 and "
+            r"2024-01-01 09:00:00\+00:00; give the one that is meant: reset_index\(drop=True\)",
+        ),
+        (
+            table()
+            .tz_convert("Asia/Tokyo")
+            .tz_localize(None)
+            .rename_axis(None)
+            # As of a frame whose column of times in UTC was kept.
+            .assign(date=BARS.frame.index),
+            "the index, which has no name, and column date differ in row 0: 2024-01-01 09:00",
+        ),
+        (
+            table().rename_axis(None).assign(timestamp=BARS.open_time + 900_000),
+            "the index, which has no name, and column timestamp differ in row 0",
+        ),
+    ],
+)
+def test_an_index_and_a_column_with_other_times_are_refused(predictor, given, found):
+    with pytest.raises(InvalidBarsError, match=f"BTCUSDT 15m: {found}"):
+        predictor.predict(given, symbol="BTCUSDT", tf="15m", now=CLOSED)
+
+
+@pytest.mark.parametrize("symbol", ["BTC/USD:BTC", "BTC/USDT:USDT-250926"])
+def test_a_contract_that_is_no_perpetual_of_its_quote_currency_is_no_market(predictor, symbol):
+    with pytest.raises(ConfigError, match="is not a market"):
+        predictor.predict(table(), symbol=symbol, tf="15m", now=CLOSED)
 
 
 def test_a_range_takes_a_table_too_and_times_without_a_zone_are_named(predictor, caplog):
@@ -247,7 +285,7 @@ def test_a_range_takes_a_table_too_and_times_without_a_zone_are_named(predictor,
         (table().iloc[::-1], {"symbol": "BTCUSDT", "tf": "15m"}, "before that of the row above"),
         (table(), {"symbol": "BTCUSDT", "tf": "1h"}, "open_time off the 1h grid in 900 bars"),
         (table().assign(symbol="XRPUSDT"), {"symbol": "BTCUSDT", "tf": "15m"}, "are of XRPUSDT"),
-        (CCXT[:0], {"symbol": "BTCUSDT", "tf": "15m"}, "BTCUSDT 15m: "),
+        (CCXT[:0], {"symbol": "BTCUSDT", "tf": "15m"}, "BTCUSDT 15m: no rows were given"),
     ],
 )
 def test_what_is_no_table_of_bars_is_refused_by_what_is_wanted(tmp_path, given, beside, words):

@@ -248,6 +248,18 @@ def _best_times(parsed: list[Times]) -> Times:
     return first
 
 
+def differing_times(raw: RawTable, chosen: Times) -> Times | None:
+    """Times of another column that tell the bars apart and are not the chosen ones, if any."""
+    for position, name in enumerate(raw.names or ()):
+        word = simple(name)
+        if not (OPEN_TIMES | TIMES) & {word, without_unit(word)} or name == chosen.name:
+            continue
+        other = _parsed_quietly(position, raw)
+        if other and other.tells_apart() and not (other.values == chosen.values).all():
+            return other
+    return None
+
+
 def _no_times(raw: RawTable, closes: list[int]) -> FileError:
     """The error for a table without open times; close times say how to get them."""
     found = f"no time column, looked for {_LOOKED_FOR}; {raw.listing()}"
