@@ -9,7 +9,8 @@ import time
 import ccxt
 
 from percoin import Predictor
-from percoin.errors import PercoinError
+from percoin.bars.schema import is_simulated
+from percoin.errors import ConfigError, PercoinError
 from percoin.types import Timeframe
 
 ARRIVAL_SECS = 3.0
@@ -17,12 +18,15 @@ ARRIVAL_SECS = 3.0
 
 def step(client: ccxt.Exchange, predictor: Predictor, pair: str, tf: str, held: str) -> str:
     """Answer for the newest closed bar; return the side that would be held now."""
-    n_bars = predictor.model(pair.replace("/", ""), Timeframe(tf)).manifest.history_bars + 1
-    rows = client.fetch_ohlcv(pair, tf, limit=min(n_bars, 1000))
+    symbol = pair.partition(":")[0].replace("/", "")
+    manifest = predictor.model(symbol, Timeframe(tf)).manifest
+    if is_simulated(origin := manifest.bars.origin):
+        raise ConfigError(f"{pair} {tf}: its model learnt from {origin!r}: train it on real bars")
+    rows = client.fetch_ohlcv(pair, tf, limit=min(manifest.bars_to_load + 1, 1000))
     # The last bar still runs.
     ends = client.milliseconds() - Timeframe(tf).milliseconds
     rows = [row for row in rows if row[0] <= ends]
-    prediction = predictor.predict(rows, symbol=pair, tf=tf)
+    prediction = predictor.predict(rows, symbol=symbol, tf=tf)
     wanted = prediction.signal.name
     print(f"{prediction.ts:%Y-%m-%d %H:%M} {pair} {wanted} {prediction.confidence:.2f}", flush=True)
     if wanted != held:

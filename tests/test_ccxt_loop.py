@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,12 @@ from builders import make_bars
 from exported_models import export, make_dataset, random_network
 
 from percoin import Predictor
+from percoin.errors import ConfigError
 from percoin.types import Signal
 
 FILE = Path(__file__).parents[1] / "examples" / "ccxt_loop.py"
+BARS = make_bars(1200)
+SIMULATED = replace(BARS, origin="simulated: seed=0")
 
 
 class EnoughError(Exception):
@@ -73,3 +77,10 @@ def test_the_loop_answers_after_each_close_and_sends_no_order(
     assert second.endswith(" BTC/USDT LONG 1.00")
     assert turned.startswith("dry run: SHORT -> LONG at ")
     assert all(3 <= secs <= 903 for secs in slept)
+
+
+def test_a_model_of_simulated_bars_is_not_asked(loop, tmp_path):
+    export(tmp_path, random_network(Signal.LONG), make_dataset(SIMULATED))
+    words = "BTC/USDT 15m: its model learnt from 'simulated.*': train it on real bars"
+    with pytest.raises(ConfigError, match=words):
+        loop.step(None, Predictor(tmp_path), "BTC/USDT", "15m", "LONG")

@@ -1,5 +1,6 @@
 """The strategy of examples/freqtrade in freqtrade's own backtest, on real bars."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import venv
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from bars.archive_server import serving
+from builders import make_bars
 from exported_models import export, make_dataset, random_network
 
 from percoin import Predictor
@@ -166,6 +170,37 @@ def test_a_backtest_of_freqtrade_trades_what_predict_range_says(python, klines, 
     assert "no signals: ETH/USDT: its model is rejected: made for a test" in backtest.stderr
 
     assert newest_alone(python, tmp_path) == [said["signal"].iloc[-1]]
+
+
+@pytest.fixture
+def strategy(monkeypatch):
+    """The strategy's module; of freqtrade there is what it names."""
+    named = {
+        "enums": {"RunMode": None},
+        "exceptions": {"OperationalException": RuntimeError},
+        "persistence": {"Trade": None},
+        "strategy": {"IStrategy": type("IStrategy", (), {"__init__": lambda self, config: None})},
+    }
+    for name, members in named.items():
+        monkeypatch.setitem(sys.modules, f"freqtrade.{name}", SimpleNamespace(**members))
+    monkeypatch.setitem(sys.modules, "freqtrade", SimpleNamespace())
+    file = ROOT / "examples/freqtrade/percoin_strategy.py"
+    spec = importlib.util.spec_from_file_location("percoin_strategy", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_model_of_simulated_bars_gives_no_signal_and_the_log_says_so(strategy, tmp_path, caplog):
+    simulated = replace(make_bars(1600, symbol="ETHUSDT"), origin="simulated: seed=0")
+    for bars in (make_bars(1600), simulated):
+        export(tmp_path, random_network(), make_dataset(bars))
+    pairs = ["BTC/USDT", "ETH/USDT"]
+    exchange = {"exchange": {"pair_whitelist": pairs}, "percoin": {"models_dir": str(tmp_path)}}
+    trading = strategy.PercoinStrategy(exchange)
+    assert [trading.find_model(pair) is not None for pair in pairs] == [True, False]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith("no signals: ETH/USDT: its model learnt from 'simulated")
 
 
 def newest_alone(python: Path, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from percoin import Predictor
+from percoin.bars.schema import is_simulated
 from percoin.errors import PercoinError, RegistryError
 from percoin.inference.model import ServedModel
 from percoin.labels import known_horizon
@@ -56,10 +57,14 @@ class PercoinStrategy(IStrategy):
         except RegistryError as error:
             problem = str(error)
         else:
-            gate = model.manifest.gate
-            if not self.require_accepted or gate.verdict is StoredVerdict.ACCEPTED:
+            gate, origin = model.manifest.gate, model.manifest.bars.origin
+            is_accepted = gate.verdict is StoredVerdict.ACCEPTED
+            if is_simulated(origin):
+                problem = f"{pair}: its model learnt from {origin!r}: train it on real bars"
+            elif is_accepted or not self.require_accepted:
                 return model
-            problem = f"{pair}: its model is {gate.verdict}: {'; '.join(gate.reasons)}"
+            else:
+                problem = f"{pair}: its model is {gate.verdict}: {'; '.join(gate.reasons)}"
         if problem not in self.told:
             self.told.add(problem)
             log.warning("no signals: %s", problem)

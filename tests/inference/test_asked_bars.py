@@ -187,6 +187,21 @@ def test_a_range_that_the_model_has_not_seen_warns_of_nothing(predictor, caplog)
     assert caplog.records == []
 
 
+def test_a_model_of_simulated_bars_is_named_once_where_it_meets_others(tmp_path, caplog):
+    simulated = replace(BARS, origin="simulated: seed=0")
+    export(tmp_path, random_network(), make_dataset(simulated))
+    predictor = Predictor(tmp_path, workers=1)
+    predictor.predict(simulated)
+    assert "simulated" not in caplog.text
+
+    predictor.predict(table(), symbol="BTCUSDT", tf="15m", now=CLOSED)
+    predictor.predict_many([BARS], CLOSED)
+    predictor.predict_range(BARS, "2024-01-13")
+    told = [r.getMessage() for r in caplog.records if "simulated bars" in r.getMessage()]
+    assert len(told) == 1
+    assert "(simulated: seed=0), and these do not say that they are (given)" in told[0]
+
+
 # --- Tables of callers
 
 

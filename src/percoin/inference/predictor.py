@@ -18,7 +18,7 @@ import numpy as np
 
 from percoin.bars.given import Table, as_bars
 from percoin.bars.panel import with_panel
-from percoin.bars.schema import Bars
+from percoin.bars.schema import Bars, is_simulated
 from percoin.errors import (
     ConfigError,
     DataError,
@@ -39,6 +39,7 @@ from percoin.inference.results import (
     NoPrediction,
     RangeAnswers,
 )
+from percoin.printable import printable
 from percoin.registry.artifact import (
     Artifact,
     OnnxArtifact,
@@ -70,7 +71,8 @@ class Predictor:
 
     A model is loaded at the first question about its market, and again when another
     version is served: every question checks the market's link. Each answer comes from one
-    version alone. Threads may share a predictor.
+    version alone. A version that learnt from simulated bars and is asked about others is named once
+    in a warning. Threads may share a predictor.
 
     Args:
         models_dir: The models folder.
@@ -99,6 +101,7 @@ class Predictor:
         self._held: dict[tuple[str, Timeframe], _Held] = {}
         self._loading: defaultdict[tuple[str, Timeframe], Lock] = defaultdict(Lock)
         self._lock = Lock()
+        self._warned_of: set[str] = set()
 
     @property
     def models_dir(self) -> Path:
@@ -166,7 +169,9 @@ class Predictor:
             ConfigError: What was given is no table of bars, or its market is missing.
         """
         bars = as_bars(bars, symbol, tf)
-        return self.model(bars.symbol, bars.timeframe).predict(closed_bars(bars, now))
+        model = self.model(bars.symbol, bars.timeframe)
+        self._warn_of_simulated(model, bars)
+        return model.predict(closed_bars(bars, now))
 
     def predict_many(self, bars_of_markets: Iterable[Bars], now: datetime | None = None) -> Answers:
         """Answer for the newest closed bar of many markets, each as ``predict`` would.
@@ -197,6 +202,7 @@ class Predictor:
         for position, bars in enumerate(asked):
             try:
                 models[position] = self.model(bars.symbol, bars.timeframe)
+                self._warn_of_simulated(models[position], bars)
             except (ConfigError, DataError, RegistryError) as error:
                 answers[position] = NoPrediction(bars.symbol, bars.timeframe, error)
             try:
@@ -251,6 +257,7 @@ class Predictor:
         """
         bars = as_bars(bars, symbol, tf)
         model = self.model(bars.symbol, bars.timeframe)
+        self._warn_of_simulated(model, bars)
         answers = model.predict_range(closed_bars(bars, now), first, last, self._threads().map)
         n_seen = int((~np.isin(answers.part, FORECAST_PARTS)).sum())
         if n_seen:
@@ -267,6 +274,19 @@ class Predictor:
                 else "hidden (in_sample=True shows them)",
             )
         return answers if in_sample else answers.forecasts_only()
+
+    def _warn_of_simulated(self, model: ServedModel, bars: Bars) -> None:
+        """Warn once of each version that learnt from simulated bars and is asked about others."""
+        manifest, version_id = model.manifest, model.manifest.version_id
+        origin = manifest.bars.origin
+        if is_simulated(bars.origin) or not is_simulated(origin) or version_id in self._warned_of:
+            return
+        self._warned_of.add(version_id)
+        log.warning(
+            "%s %s: version %s learnt from simulated bars (%s), and these do not say that they are "
+            "(%s): on a real market its answers mean nothing; train it on real bars",
+            *(bars.symbol, bars.timeframe, version_id, printable(origin), printable(bars.origin)),
+        )
 
     def _held_if_served(self, key: tuple[str, Timeframe]) -> _Held | None:
         mark = served_mark(self._models_dir, *key)
