@@ -14,7 +14,8 @@ from builders import make_bars
 from exported_models import export, make_dataset, random_network
 
 from percoin import Predictor
-from percoin.errors import ConfigError
+from percoin.bars.schema import Bars
+from percoin.errors import ConfigError, NotEnoughBarsError
 from percoin.types import Signal
 
 FILE = Path(__file__).parents[1] / "examples" / "ccxt_loop.py"
@@ -84,3 +85,45 @@ def test_a_model_of_simulated_bars_is_not_asked(loop, tmp_path):
     words = "BTC/USDT 15m: its model learnt from 'simulated.*': train it on real bars"
     with pytest.raises(ConfigError, match=words):
         loop.step(None, Predictor(tmp_path), "BTC/USDT", "15m", "LONG")
+
+
+class Capped:
+    """An exchange that gives at most 300 bars a call; the last one still runs."""
+
+    def __init__(self, bars: Bars) -> None:
+        times = bars.open_time.tolist()
+        self.rows = [[time, *row] for time, row in zip(times, bars.values.tolist(), strict=True)]
+        self.n_calls = 0
+
+    def milliseconds(self) -> int:
+        return self.rows[-1][0] + 60_000
+
+    def fetch_ohlcv(self, pair, tf, since=None, limit=None):
+        self.n_calls += 1
+        n_rows = min(limit, 300)
+        if since is None:
+            return self.rows[-n_rows:]
+        return [row for row in self.rows if row[0] >= since][:n_rows]
+
+
+@pytest.fixture
+def predictor(tmp_path) -> Predictor:
+    export(tmp_path, random_network(Signal.LONG), make_dataset(BARS.slice(0, 1100)))
+    return Predictor(tmp_path)
+
+
+@pytest.mark.parametrize("pair", ["BTC/USDT", "BTC/USDT:USDT"])
+def test_an_exchange_that_limits_a_call_is_asked_page_by_page(loop, predictor, capsys, pair):
+    client = Capped(BARS.slice(150))
+    assert loop.step(client, predictor, pair, "15m", "LONG") == "LONG"
+    assert client.n_calls == 4
+    expected = predictor.predict(BARS.slice(0, 1199))
+    assert capsys.readouterr().out == f"{expected.ts:%Y-%m-%d %H:%M} {pair} LONG 1.00\n"
+    assert loop.newest_rows(client, pair, "15m", 1000) == client.rows[-1050:]
+
+
+def test_an_exchange_that_keeps_too_few_bars_is_told(loop, predictor):
+    with pytest.raises(NotEnoughBarsError, match=r"699 bars are too few .*load 961 bars or more"):
+        loop.step(Capped(BARS.slice(500)), predictor, "BTC/USDT", "15m", "LONG")
+    with pytest.raises(NotEnoughBarsError, match="no rows were given"):
+        loop.step(Capped(BARS.slice(1199)), predictor, "BTC/USDT", "15m", "LONG")
