@@ -12,8 +12,7 @@ import numpy as np
 from percoin.assembly import NEWEST_BARS, bar_source, find_min_confidence, newest_bars
 from percoin.bars.schema import Bars
 from percoin.bars.store import BarStore
-from percoin.cli.overrides import source_words
-from percoin.commands import folder_words
+from percoin.cli.overrides import bars_from, source_words
 from percoin.config import BinanceConfig, OutputFormat, PredictConfig
 from percoin.errors import RegistryError
 from percoin.evaluation.level_reach import reached_text
@@ -57,13 +56,12 @@ def answer(settings: PredictConfig) -> None:
     bars = source.load(settings.symbol, settings.tf.timeframe)
     now = datetime.now(UTC)
     min_confidence = find_min_confidence(settings.min_confidence, Path(settings.models_dir))
-    bars_from = [*source_words(settings.source), *folder_words(data_dir=settings.data_dir)]
     model = ModelSource(
         predictor,
         settings.use_ml,
         min_confidence,
         settings.require_accepted,
-        bars_from,
+        bars_from(settings.source, settings.data_dir),
         LevelUnit(settings.levels),
     )
     market = SourcedBars(bars, source)

@@ -27,8 +27,7 @@ from percoin.bars.renames import current_symbol
 from percoin.bars.store import BarStore
 from percoin.cli import compose_config, explain, run_command
 from percoin.cli.options import joined
-from percoin.cli.overrides import quoted, source_words, split_lists
-from percoin.commands import folder_words
+from percoin.cli.overrides import bars_from, quoted, split_lists
 from percoin.config import CONF_DIR, FilesConfig, ServeConfig, typed
 from percoin.errors import ConfigError, RecordError
 from percoin.features.levels import LevelUnit
@@ -178,6 +177,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             raise ConfigError(f"source.path={path} does not exist; give the folder of the bars")
         folders.append(path)
     record = make_record(settings)
+    words = bars_from(settings.source, settings.data_dir)
     return Setup(
         offer=_offer(settings),
         make_source=lambda n_bars: make_source(newest_bars(n_bars)),
@@ -187,7 +187,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
             settings.use_ml,
             find_min_confidence(settings.min_confidence, models_dir),
             settings.require_accepted,
-            [*source_words(settings.source), *folder_words(data_dir=settings.data_dir)],
+            words,
             LevelUnit(settings.levels),
         ),
         sources=[Source.of_option(name) for name in settings.chain],
@@ -210,6 +210,7 @@ def make_setup(settings: ServeConfig, api_key: str | None) -> Setup:
         require_accepted=settings.require_accepted,
         measured_bars=stored_bars(settings.source, store),
         scores=None if record is None else data_dir / _scores_file(record),
+        bars_from=words,
     )
 
 

@@ -12,7 +12,7 @@ from percoin import serve as serve_command
 from percoin.config import CONF_DIR, ServeConfig
 from percoin.errors import ConfigError, ServeError
 from percoin.serve import Once, OneLine, make_setup, read_key, read_settings, read_symbols_file
-from percoin.serving.server import bind
+from percoin.serving.server import PredictionServer, bind
 from percoin.signals.market import SourcedBars
 from percoin.types import Timeframe
 
@@ -175,6 +175,15 @@ def test_the_advice_to_train_names_the_bars_that_are_served(tmp_path):
     given = shlex.split(passed.detail.partition("train one: ")[2])
     assert given[-3:] == ["source=files", f"source.path={folder}", f"data_dir={data}"]
     assert f"models_dir={tmp_path / 'models'}" in given
+
+
+def test_the_state_of_a_missing_model_names_the_bars_that_are_served_too():
+    setup = setup_of("source=simulated", "source.seed=7", "symbol=BTCUSDT", "tf=15m")
+    [model] = PredictionServer(setup).models.contents()
+    assert model["status"] == "missing"
+    passed = setup.model.answer(SourcedBars(make_bars(10)))
+    assert model["problem"] == passed.detail
+    assert model["problem"].endswith(" source=simulated source.seed=7")
 
 
 def test_what_is_said_of_a_market_at_every_refresh_is_passed_once():

@@ -13,6 +13,7 @@ from functools import cache
 
 from omegaconf import OmegaConf
 
+from percoin.commands import folder_words
 from percoin.config import CONF_DIR, OPTIONS, BinanceConfig, SourceConfig
 from percoin.config.structure import leaves_of
 from percoin.types import market_spelling
@@ -159,6 +160,11 @@ def source_words(source: SourceConfig) -> list[str]:
         if not isinstance(usual, dict) or value != usual.get(entry.name):
             words.append(f"source.{entry.name}={'null' if value is None else value}")
     return words
+
+
+def bars_from(source: SourceConfig, data_dir: str) -> list[str]:
+    """``KEY=VALUE`` words that choose these bars, for the command that trains a missing model."""
+    return [*source_words(source), *folder_words(data_dir=data_dir)]
 
 
 @cache

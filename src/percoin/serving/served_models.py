@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from percoin.bars.schema import Bars
+from percoin.commands import command
 from percoin.errors import ConfigError, ModelNotFoundError
 from percoin.features.drift import STRETCH_ROWS
 from percoin.features.feature_set import history_bars
@@ -56,6 +57,7 @@ class ServedModels:
         markets: The served markets.
         discretion: Removes folder names from texts.
         clock: Gives the current time.
+        bars_from: As for ``ModelSource``: the advice to train a missing model repeats them.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class ServedModels:
         markets: Iterable[Market],
         discretion: Discretion,
         clock: Clock = utc_now,
+        bars_from: Sequence[str] = (),
     ) -> None:
         self._models_dir = models_dir
+        self._bars_from = bars_from
         self._discretion = discretion
         self._steps = EachMarket("MODEL", "its model cannot be read", clock)
         self._statuses: dict[Market, ModelStatus] = {}
@@ -141,7 +145,10 @@ class ServedModels:
             skill = judged_skill(self._models_dir, manifest)
             learnt = train_rows(self._models_dir, manifest)
         except ModelNotFoundError as error:
-            return ModelStatus(mark, None, self._discretion.content(describe(market, error)))
+            # The action ends with the command that trains a model.
+            action = command(error.action, *self._bars_from)
+            missing = ModelNotFoundError(*market, error.found, action)
+            return ModelStatus(mark, None, self._discretion.content(describe(market, missing)))
         content = self._discretion.content(describe(market, manifest, skill))
         return ModelStatus(mark, manifest, content, learnt, _label_rule(manifest))
 

@@ -74,6 +74,7 @@ class Setup:
         measured_bars: Stored bars, for measuring the rules and for labels that compare a market
             with others that are not served; None measures nothing.
         scores: See ``Recorder``.
+        bars_from: Words that choose the source of the bars, as for ``ModelSource``.
         alerts: What is alerted, and where to; None alerts nobody.
     """
 
@@ -98,6 +99,7 @@ class Setup:
     require_accepted: bool = True
     measured_bars: BarSource | None = None
     scores: Path | None = None
+    bars_from: Sequence[str] = ()
     alerts: AlertSettings | None = None
 
 
@@ -116,7 +118,9 @@ class PredictionServer:
         discretion = Discretion(setup.folders)
         kept = _kept_timeframes(setup)
         telemetry = Telemetry(kept)
-        self.models = ServedModels(setup.models_dir, offer.markets(), discretion, clock)
+        self.models = ServedModels(
+            setup.models_dir, offer.markets(), discretion, clock, setup.bars_from
+        )
         self.keeper = BarKeeper(
             self._load,
             offer.symbols,
