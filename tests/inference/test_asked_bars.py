@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -177,6 +177,16 @@ def test_a_range_says_what_each_bar_was_to_the_model(predictor, caplog):
     assert "hidden (in_sample=True shows them)" in caplog.records[-1].getMessage()
 
 
+def test_the_last_day_of_a_range_is_all_of_it_as_a_text_and_as_a_date(predictor):
+    day = date(2024, 1, 12)
+    of_text = predictor.predict_range(BARS, "2024-01-12", "2024-01-12")
+    of_date = predictor.predict_range(BARS, day, day)
+
+    assert of_date.open_time.equals(of_text.open_time)
+    assert len(of_date) == 96
+    assert len(predictor.predict_range(BARS, day, datetime(2024, 1, 12))) == 1
+
+
 def test_a_range_that_the_model_has_not_seen_warns_of_nothing(predictor, caplog):
     later = bars_to_learn_from(1300)
     predictor.predict(BARS)
@@ -235,12 +245,16 @@ def table(**changes) -> pd.DataFrame:
         table().rename_axis(None).assign(date=BARS.frame.index.date),
         CCXT,
         [tuple(row) for row in CCXT],
+        table().convert_dtypes(),
+        table().reset_index(names="date").convert_dtypes(dtype_backend="pyarrow"),
+        table().tz_localize(None).convert_dtypes(dtype_backend="pyarrow"),
     ],
 )
 def test_a_table_in_any_usual_spelling_is_answered_as_the_same_bars(predictor, given):
-    found = predictor.predict(given, symbol="BTC/USDT", tf="15m", now=CLOSED)
+    expected = predictor.predict(BARS)
 
-    assert found == predictor.predict(BARS)
+    for symbol in ("BTC/USDT", "BTC/USDT:USDT"):
+        assert predictor.predict(given, symbol=symbol, tf="15m", now=CLOSED) == expected
     assert predictor.predict(given, RUNNING, symbol="BTCUSDT", tf="15m").ts == BARS.close_time(-2)
 
 

@@ -35,7 +35,8 @@ def as_bars(
 
     Args:
         table: Of one market.
-        symbol: The market, such as ``BTCUSDT`` or ``BTC/USDT``; needed with a table.
+        symbol: The market, such as ``BTCUSDT``, ``BTC/USDT`` or, of a perpetual, ``BTC/USDT:USDT``;
+            needed with a table.
         tf: Length of the bars, such as ``15m``; needed with a table.
 
     Raises:
@@ -56,7 +57,10 @@ def as_bars(
             "a table does not say its market and the length of its bars: give both, for example "
             "symbol='BTCUSDT', tf='15m'"
         )
-    return _read(table, current_symbol(str(symbol).replace("/", "")), _timeframe(tf))
+    name, _, settled = str(symbol).partition(":")
+    # A perpetual of ccxt is BTC/USDT:USDT; a contract that ends has its day behind the colon.
+    name = name if settled == name.rpartition("/")[2] else str(symbol)
+    return _read(table, current_symbol(name.replace("/", "")), _timeframe(tf))
 
 
 def _read(table: Table, symbol: str, timeframe: Timeframe) -> Bars:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import pandas as pd
@@ -212,8 +212,8 @@ class ServedModel:
     def predict_range(
         self,
         bars: Bars,
-        first: datetime | str | None = None,
-        last: datetime | str | None = None,
+        first: date | str | None = None,
+        last: date | str | None = None,
         map_batches: MapBatches = map,
     ) -> RangeAnswers:
         """Answer for every bar of a range, as ``predict`` would have when it closed.
@@ -222,8 +222,8 @@ class ServedModel:
             bars: Of the model's market, with the history before the range.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
-            last: Open time of the last bar, included; a day such as "2025-08-31" is all of
-                it; None is the newest there is.
+            last: Open time of the last bar, included; a day, a date or "2025-08-31", is
+                all of it; None is the newest there is.
             map_batches: As ``map``, perhaps by several threads.
 
         Raises:
@@ -490,12 +490,15 @@ def _reaches_back(manifest: Manifest, bars: Bars) -> bool:
     return len(bars) > 0 and bool(bars.frame.index[0] <= first)
 
 
-def _end(moment: datetime | str) -> pd.Timestamp:
+def _end(moment: date | str) -> pd.Timestamp:
     """The time itself, or the last second of a day that is given without a time."""
-    is_day = isinstance(moment, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", moment.strip())
+    if isinstance(moment, str):
+        is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", moment.strip()) is not None
+    else:
+        is_day = not isinstance(moment, datetime)
     return _utc(moment) + pd.Timedelta(days=1, seconds=-1) if is_day else _utc(moment)
 
 
-def _utc(moment: datetime | str) -> pd.Timestamp:
+def _utc(moment: date | str) -> pd.Timestamp:
     timestamp = pd.Timestamp(moment)
     return timestamp.tz_localize("UTC") if timestamp.tz is None else timestamp

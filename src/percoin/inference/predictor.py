@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -223,8 +223,8 @@ class Predictor:
     def predict_range(
         self,
         bars: Bars | Table,
-        first: datetime | str | None = None,
-        last: datetime | str | None = None,
+        first: date | str | None = None,
+        last: date | str | None = None,
         now: datetime | None = None,
         *,
         symbol: str | None = None,
@@ -242,8 +242,8 @@ class Predictor:
             bars: Of one market, with the history before the range; as for ``predict``.
             first: Open time of the first bar, UTC where it has no zone; None is the
                 first there is.
-            last: Open time of the last bar, included; a day such as "2025-08-31" is all of
-                it; None is the newest that has closed.
+            last: Open time of the last bar, included; a day, a date or "2025-08-31", is
+                all of it; None is the newest that has closed.
             now: As for ``predict``.
             symbol: As for ``predict``.
             tf: As for ``predict``.

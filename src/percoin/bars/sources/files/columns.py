@@ -13,7 +13,7 @@ import pandas as pd
 from percoin.bars.schema import COLUMNS, PRICE_COLUMNS
 from percoin.bars.sources.files.errors import FileError, header_again
 from percoin.bars.sources.files.names import length_of_step, split_symbol
-from percoin.bars.sources.files.table import RawTable
+from percoin.bars.sources.files.table import RawTable, native
 from percoin.bars.sources.files.times import FORMS, Times, to_times
 from percoin.bars.sources.files.words import (
     CLOSE_TIMES,
@@ -279,9 +279,7 @@ def _no_times(raw: RawTable, closes: list[int]) -> FileError:
 
 def _numbers(raw: RawTable, position: int) -> pd.Series:
     """One column, its texts turned into numbers."""
-    column = raw.frame[position]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+    column = native(raw.frame[position])
     if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
         return column
     numbers = pd.to_numeric(column, errors="coerce")

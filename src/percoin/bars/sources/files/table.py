@@ -40,3 +40,12 @@ class RawTable:
         shown = [printable(name, _NAME_CHARS) or "''" for name in self.names[:_NAMES_SHOWN]]
         more = ", ..." if len(self.names) > _NAMES_SHOWN else ""
         return f"the columns are {', '.join(shown)}{more}"
+
+
+def native(column: pd.Series) -> pd.Series:
+    """A column without categories and without the types of pyarrow."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = column.astype(object).infer_objects()
+    return column

@@ -12,6 +12,7 @@ import pandas as pd
 
 from percoin.bars.sources.epoch import ALL_UNITS, from_epoch
 from percoin.bars.sources.files.errors import FileError, header_again
+from percoin.bars.sources.files.table import native
 from percoin.bars.sources.files.words import is_name
 from percoin.printable import printable
 from percoin.types import FloatArray, IntArray
@@ -100,9 +101,8 @@ def _to_times(column: pd.Series, name: str, place: Callable[[int], str]) -> Time
 
 
 def _plain(column: pd.Series) -> pd.Series:
-    """A column without categories, and texts where it holds objects of one kind."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+    """A native column, and texts where it holds objects of one kind."""
+    column = native(column)
     if column.dtype == object:
         inferred: pd.Series = column.infer_objects()
         return inferred
