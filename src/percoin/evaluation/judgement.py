@@ -29,7 +29,6 @@ from percoin.evaluation.trading import bars_per_year, exit_rule_of, prices_of
 from percoin.evaluation.uncertainty import Bootstrap, Estimate, skill_rows
 from percoin.features.levels import levels_along
 from percoin.types import (
-    DAY_MILLISECONDS,
     NO_TRADES,
     FloatArray,
     IntArray,
@@ -166,13 +165,12 @@ def judge_folds(folds: Sequence[FoldForecasts], rules: JudgingRules) -> Judgemen
 
 
 def _rows_a_day(folds: Sequence[FoldForecasts]) -> int:
-    """Test rows of a day: its bars, but for forecasts of some bars only."""
-    bars = [fold.dataset.bars for fold in folds]
-    opened = [
-        each.open_time[fold.dataset.rows("test")] for each, fold in zip(bars, folds, strict=True)
-    ]
-    _, counts = np.unique(np.concatenate(opened) // DAY_MILLISECONDS, return_counts=True)
-    return min(math.ceil(bars[-1].timeframe.bars_per_day), int(counts.max()))
+    """Test rows of a day: its bars, but fewer for forecasts of every so many bars only."""
+    timeframe = folds[-1].dataset.bars.timeframe
+    opened = [fold.dataset.bars.open_time[fold.dataset.rows("test")] for fold in folds]
+    steps = np.diff(np.concatenate(opened)) / timeframe.milliseconds
+    usual = float(np.median(steps)) if len(steps) else 1.0
+    return max(1, math.ceil(timeframe.bars_per_day / usual))
 
 
 def _hit_rate(

@@ -8,6 +8,7 @@ just happened fit the outcome that has just happened better than what is to come
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from percoin.types import DAY_MILLISECONDS, BoolArray, FloatArray, IntArray, Sig
 # Anything smaller tells nothing, however sure it is: bars that follow each other are alike.
 _LEAST_CORRELATION = 0.2
 _LEAST_EXCESS = 0.1
+# Of two series that have nothing to do with each other; on few rows chance makes a large one.
+_LEAST_STANDARD_ERRORS = 4.0
 _SMALLEST_RANGE = 1e-6
 _SMALLEST_PROBABILITY = 1e-4
 
@@ -95,7 +98,8 @@ class Reaction:
         of_best = replace(self._bootstrap, confidence=1 - error)
         excess = of_best.estimate(products[best] - products[0])
         is_sure = excess.lower is not None and excess.lower >= _LEAST_EXCESS
-        is_strong = products[best].mean() >= _LEAST_CORRELATION
+        by_chance = _LEAST_STANDARD_ERRORS / math.sqrt(len(rows))
+        is_strong = products[best].mean() >= max(_LEAST_CORRELATION, by_chance)
         return (best, excess) if is_sure and is_strong else None
 
     def _all_known(self, first: int, last: int) -> BoolArray:

@@ -157,11 +157,11 @@ class _Proof:
             else own.make_optimizer(parameters, rate, decay)
         )
 
-        def loss_and_gradients() -> Tensor:
+        def loss_and_gradients() -> float:
             optimizer.zero_grad()
             loss = functional.cross_entropy(learner(self._windows), self._labels)
             loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+            return float(loss.detach())
 
         self._try("optimizer", lambda: optimizer.step(loss_and_gradients))
         if own.make_schedule is None:
