@@ -14,7 +14,7 @@ from percoin.retrain.__main__ import read_task
 
 TEXT = (Path(__file__).parents[2] / "docs" / "RETRAIN.md").read_text()
 UNITS = re.findall(r"```ini\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = re.findall(r"python -m percoin\.(retrain|registry)\b([^`\n>;]*)", TEXT)
+COMMANDS = re.findall(r"python -m percoin\.(retrain|registry)\b([^`\n>;&]*)", TEXT)
 
 
 def test_every_command_line_is_understood():

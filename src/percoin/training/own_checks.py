@@ -163,13 +163,12 @@ class _Proof:
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 
-        self._try("optimizer", lambda: optimizer.step(loss_and_gradients))
-        if own.make_schedule is None:
-            return
         n_steps = self._settings.epochs * (_STEPS if own.steps_each_batch else 1)
-        schedule = own.make_schedule(optimizer, n_steps)
-        watched = (self._guess,) if isinstance(schedule, ReduceLROnPlateau) else ()
-        self._try("scheduler", lambda: schedule.step(*watched))
+        schedule = own.make_schedule(optimizer, n_steps) if own.make_schedule else None
+        self._try("optimizer", lambda: optimizer.step(loss_and_gradients))
+        if schedule is not None:
+            watched = (self._guess,) if isinstance(schedule, ReduceLROnPlateau) else ()
+            self._try("scheduler", lambda: schedule.step(*watched))
 
     def _try(self, group: str, step: Callable[[], object]) -> None:
         try:
