@@ -140,6 +140,15 @@ def test_too_good_to_be_true_earns_a_caution():
     assert judge(SKILL, EVEN, "logistic", None).cautions == ()
 
 
+@pytest.mark.parametrize("lower", [None, -0.02])
+def test_a_large_lead_that_is_not_sure_is_luck_and_no_leak(lower):
+    lead = replace(SKILL, value=0.05, lower=lower, upper=None if lower is None else 0.12)
+    assert judge(SKILL, lead, "logistic", None).cautions == ()
+    sure = replace(SKILL, value=0.05, lower=0.01, upper=0.09)
+    (caution,) = judge(SKILL, sure, "logistic", None).cautions
+    assert caution.startswith("0.050 nats a row ahead of its rival, more than 0.03: a leak")
+
+
 def test_a_lead_without_skill_is_no_leak_but_a_bad_rival():
     behind_the_prior = replace(SKILL, value=-0.1, lower=-0.2, upper=0.05)
     lead = replace(SKILL, value=0.05, lower=0.01, upper=0.09)

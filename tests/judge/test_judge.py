@@ -169,13 +169,6 @@ def test_a_few_rows_are_no_constant(n_rows):
     assert verdict.reasons[0].startswith(f"{n_rows} test rows are ")
 
 
-def test_a_lead_of_a_few_random_forecasts_is_no_leak():
-    rows = TEST[:20]
-    said = np.random.default_rng(1).dirichlet([2, 2, 2], len(rows))
-    verdict = judge_forecasts(forecasts_of(rows, said), MARKET, RULES).evaluation.verdict
-    assert not any("a leak" in text for text in verdict.cautions)
-
-
 def test_a_constant_is_rejected_by_name():
     said = np.tile([0.3, 0.4, 0.3], (len(TEST), 1))
     verdict = judge_forecasts(forecasts_of(TEST, said), MARKET, RULES).evaluation.verdict
@@ -197,6 +190,14 @@ def test_signals_alone_take_the_first_rows_to_learn_what_they_are_worth():
     expected = (np.bincount(longs, minlength=3) + 30 * prior) / (len(longs) + 30)
     assert judged.evaluation.model.scores.accuracy > 0.4
     assert expected[Signal.LONG] > expected[Signal.SHORT]
+
+
+@pytest.mark.parametrize("n_rows", [1, 5, 9])
+def test_signals_that_are_too_few_to_learn_from_are_refused(n_rows):
+    signal = np.arange(n_rows) % 3
+    few = Forecasts(BARS.open_time[TEST[:n_rows]], signal=signal)
+    with pytest.raises(NotEnoughBarsError, match=f"{n_rows} signals without probabilities"):
+        judge_forecasts(few, MARKET, RULES)
 
 
 def test_signals_of_a_quiet_market_are_no_constant_answer():

@@ -72,6 +72,30 @@ def test_forecasts_that_do_not_follow_each_other_tell_nothing(market, baselines)
     assert early.to_range(LATER) is None
 
 
+def test_bars_are_not_compared_across_holes(market, baselines):
+    rows = market.rows("test")[20:-20]
+    said = baselines["volatility"][20 : 20 + len(rows)]
+    is_there = np.arange(len(market.bars)) % 8 < 6
+    pieces = replace(market.bars, frame=market.bars.frame[is_there])
+    early = is_there[rows - 1]
+    place = (np.cumsum(is_there) - 1)[rows[early] - 1]
+    found = reaction(pieces, place, said[early])
+    assert found.to_range(range(1, 4))[0] == 1
+    assert found.to_range(LATER) is None
+
+
+def test_a_few_rows_of_chance_are_not_suspected(market):
+    """Of the many shifts that are looked at one fits by chance, the more so on few rows."""
+    several_a_day = replace(BOOTSTRAP, day=6)
+    for seed in range(40):
+        rows = np.arange(100 + 90 * seed, 170 + 90 * seed)
+        said = np.random.default_rng(seed).dirichlet([4, 6, 4], len(rows))
+        found = Reaction(market.bars, rows, said, several_a_day)
+        assert found.to_range(LATER) is None
+        assert found.to_return(LATER) is None
+        assert found.to_range(EARLIER) is None
+
+
 @pytest.mark.parametrize("said", [[0.2, 0.6, 0.2], [0.0, 1.0, 0.0]])
 def test_a_constant_tells_nothing(market, said):
     rows = market.rows("test")

@@ -90,6 +90,7 @@ def manifest_of(folder: Path) -> Manifest:
     return load_artifact(folder / "models", "BTCUSDT", Timeframe.H1).manifest
 
 
+SGD = ("optimizer._target_=torch.optim.SGD",)
 REFUSED = {
     "two classes": r"answers 1 windows with \(1, 2\), not with shape \(1, 3\); return one logit",
     "a list": r"answers 1 windows with list",
@@ -128,6 +129,10 @@ def test_a_network_that_could_not_be_trained_or_trusted_is_refused_before(how):
         ((NET, "loss._target_=my_nets:each_row"), "shape (12,), not with one number"),
         ((NET, "loss._target_=my_nets:lets_go"), "no gradient leads from its number to the logits"),
         (("optimizer._target_=torch.optim.SparseAdam",), "SparseAdam: it fails in its first step:"),
+        (
+            ("model._target_=my_nets:Bad", "model.how='two classes'", *SGD),
+            "model._target_=my_nets:Bad: it answers one window with (1, 2)",
+        ),
         (("optimizer._target_=my_nets:Broken",), "its first step: KeyError: 'momentum'; choose an"),
         (("scheduler._target_=my_nets:Stuck",), "my_nets:Stuck: it fails in its first step: Zero"),
         ((NET, "loss._target_=my_nets:takes_one"), "too many positional arguments; it takes log"),
@@ -142,7 +147,6 @@ def test_what_cannot_be_made_or_called_is_said_in_one_line(words, line):
     assert line in str(caught.value)
 
 
-SGD = ("optimizer._target_=torch.optim.SGD",)
 SCHEDULES = "torch.optim.lr_scheduler"
 EACH_BATCH = "scheduler.each=batch"
 

@@ -45,6 +45,7 @@ from percoin.types import (
 _LEARNING_SHARE = 0.3
 # Largest shift, in bars, in the search for forecasts with a wrong time stamp.
 _MOST_BARS_OFF = 5
+_MOST_REPETITIONS = 500
 # Of a time zone from UTC, in milliseconds.
 _LARGEST_ZONE_OFFSET = 14 * 3_600_000
 
@@ -360,8 +361,10 @@ def _found_out(dataset: MarketDataset, forecast: Forecast, evaluation: Evaluatio
     change with later bars: they are stamped too early. It gets a caution if they change with
     earlier bars, or if they are no better than the same forecasts a day earlier or later.
     """
-    moved = _Moved(dataset, forecast, evaluation.bootstrap)
-    reaction = Reaction(dataset.bars, dataset.rows("test"), forecast.probabilities, moved.bootstrap)
+    usual = evaluation.bootstrap
+    bootstrap = replace(usual, repetitions=min(_MOST_REPETITIONS, usual.repetitions))
+    moved = _Moved(dataset, forecast, bootstrap)
+    reaction = Reaction(dataset.bars, dataset.rows("test"), forecast.probabilities, bootstrap)
     verdict = evaluation.verdict
     far = most_bars_off(dataset.bars.timeframe)
     seen = _seen_early(moved, reaction, far)
@@ -423,10 +426,10 @@ class _Moved:
         self._label = dataset.label
         self._rows = dataset.rows("test")
         self._said = forecast.probabilities
-        self.bootstrap = replace(bootstrap, repetitions=min(500, bootstrap.repetitions))
+        self._bootstrap = bootstrap
         # The best of several shifts needs the same certainty as a single one (Bonferroni).
         error = (1 - bootstrap.confidence) / _MOST_BARS_OFF
-        self._of_best = replace(self.bootstrap, confidence=1 - error)
+        self._of_best = replace(bootstrap, confidence=1 - error)
         self._own = row_log_loss(self._said, self._label[self._rows])
         self._day = math.ceil(dataset.bars.timeframe.bars_per_day)
 
@@ -444,10 +447,10 @@ class _Moved:
         """Mean loss one day earlier and later minus the own loss; None with too few rows."""
         gains = [self._losses_at(shift) for shift in (self._day, -self._day)]
         is_known = np.all([known for known, _ in gains], axis=0)
-        if is_known.sum() < self.bootstrap.shortest_block:
+        if is_known.sum() < self._bootstrap.shortest_block:
             return None
         other = np.mean([losses[is_known] for _, losses in gains], axis=0)
-        return self.bootstrap.estimate(other - self._own[is_known])
+        return self._bootstrap.estimate(other - self._own[is_known])
 
     def _gain(self, shift: int) -> Estimate | None:
         is_known, losses = self._losses_at(shift)

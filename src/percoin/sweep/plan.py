@@ -101,15 +101,15 @@ def plan_sweep(arguments: Sequence[str]) -> SweepPlan:
     launcher = cast(LauncherConfig, OmegaConf.to_object(composed.hydra.launcher))
     check_all(launcher, "hydra.launcher.")
     settings = _checked(composed)
-    bases = _bases(values, composed)
+    bases = _bases(values, composed, settings)
     _check_others(values)
     swept = [key for key, found in values.items() if len(found) > 1]
     name = settings.sweep or sweep_name(composed.config, swept)
     folder = Path(settings.outputs_dir).absolute() / name
     jobs = tuple(jobs_of(values, folder, bases))
-    has_one_source = all(base.source == settings.source for base in bases.values()) and not any(
-        word.startswith("source") for job in jobs for word in job.variant.split()
-    )
+    is_source_swept = any(key.startswith("source") for key in swept)
+    is_same = all(base.source == settings.source for base in bases.values())
+    has_one_source = is_same and not is_source_swept
     return SweepPlan(folder, jobs, settings, launcher, has_one_source)
 
 
@@ -199,12 +199,18 @@ def _chosen(job: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(job.get(group, "") for group in SET_ALL)
 
 
-def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], JobBase]:
+def _bases(
+    values: _Values, first: Composed, first_settings: TrainConfig
+) -> dict[tuple[str, ...], JobBase]:
     """What jobs have by themselves, for each combination of experiment and debug.
 
     Args:
         values: The values of each key.
         first: The first job.
+        first_settings: Its settings.
+
+    Raises:
+        ConfigError: The jobs of one are a search, or write into other folders than the first.
     """
     told = {key: found[0] for key, found in values.items()}
     groups = [group for group in SET_ALL if group in values]
@@ -212,13 +218,12 @@ def _bases(values: _Values, first: Composed) -> dict[tuple[str, ...], JobBase]:
     if groups:
         folders = [f"{SEARCH_PATH}={told[SEARCH_PATH]}"] if SEARCH_PATH in told else []
         usual = Composed.of(CONFIG_NAME, folders).choices.get("logger")
-    common = _checked(first)
     bases: dict[tuple[str, ...], JobBase] = {}
     for options in itertools.product(*(values[group] for group in groups)):
         job = {**told, **dict(zip(groups, options, strict=True))}
         composed = Composed.of(CONFIG_NAME, _words(job)) if bases else first
-        settings = _checked(composed)
-        _check_common(settings, common, options)
+        settings = _checked(composed) if bases else first_settings
+        _check_common(settings, first_settings, options)
         has_usual_logger = composed.choices.get("logger") == usual
         own = settings.symbol, settings.tf.name, composed.choices["tf"]
         bases[_chosen(job)] = JobBase(*own, has_usual_logger, settings.source)

@@ -62,17 +62,17 @@ def check_own_parts(settings: TrainConfig, dataset: MarketDataset, onnx: bool = 
         network = seeded_network(settings)
         windows, labels = _few_windows(dataset)
         proof = _Proof(settings, windows, labels)
-        if {"optimizer", "scheduler"} & set(settings.targets):
-            proof.check_step(network)
-        if not {"model", "loss"} & set(settings.targets):
-            return
-        proof.check_output(network)
-        learnt = proof.learn(network)
-        proof.check_alone(learnt)
+        if {"model", "loss"} & set(settings.targets):
+            proof.check_output(network)
+            learnt = proof.learn(network)
+            proof.check_alone(learnt)
         if isinstance(settings.model, OwnNetworkConfig):
             proof.check_weights(network)
             if onnx:
                 proof.check_onnx(network, dataset)
+        # What fails here is no fault of the network, which has been checked.
+        if {"optimizer", "scheduler"} & set(settings.targets):
+            proof.check_step(network)
 
 
 def _few_windows(dataset: MarketDataset) -> tuple[Tensor, Tensor]:
@@ -136,8 +136,9 @@ class _Proof:
         wanted = len(windows), len(CLASS_NAMES)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            asked = "one window" if len(windows) == 1 else f"{len(windows)} windows"
             raise self._refusal(
-                f"it answers {len(windows)} windows with {found}, not with shape {wanted}; return "
+                f"it answers {asked} with {found}, not with shape {wanted}; return "
                 f"one logit for each of {', '.join(CLASS_NAMES)}, without softmax"
             )
         if not bool(torch.isfinite(logits).all()):
@@ -163,7 +164,8 @@ class _Proof:
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 
-        n_steps = self._settings.epochs * (_STEPS if own.steps_each_batch else 1)
+        # The number of batches is not known yet, and one step needs no more than this.
+        n_steps = self._settings.epochs
         schedule = own.make_schedule(optimizer, n_steps) if own.make_schedule else None
         self._try("optimizer", lambda: optimizer.step(loss_and_gradients))
         if schedule is not None:

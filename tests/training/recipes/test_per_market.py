@@ -26,7 +26,7 @@ from percoin.labels import FixedHorizon
 from percoin.network import CnnLstm
 from percoin.registry.artifact import load_artifact
 from percoin.training import loggers
-from percoin.training.folds import load_bars
+from percoin.training.folds import load_bars, load_until
 from percoin.training.markets import judging_rules
 from percoin.training.recipes import network, per_market
 from percoin.training.run_files import last_bars
@@ -343,6 +343,17 @@ def test_a_resumed_run_goes_on_with_its_bars_although_newer_ones_have_come(tmp_p
     torch.testing.assert_close(weights, expected, rtol=0, atol=0)
     stored = BarStore(left / "data" / "bars").read("BTCUSDT", Timeframe.H1)
     assert stored.open_time[-1] == bars.open_time[-1]
+
+
+def test_markets_that_a_resumed_run_did_not_note_end_with_the_latest_noted(tmp_path):
+    bars = make_bars(300, timeframe=Timeframe.H1)
+    source = ("source=files", f"source.path={tmp_path}")
+    write_parquet(bars, tmp_path / "BTCUSDT_1h.parquet")
+    settings = typed(compose_config("train", train_arguments(tmp_path, source=source)), TrainConfig)
+    early, late = bars.open_time[[99, 199]].tolist()
+    assert len(load_until({"BTCUSDT": early, "ETHUSDT": late})(settings)) == 100
+    assert len(load_until({"ETHUSDT": early, "SOLUSDT": late})(settings)) == 200
+    assert len(load_until({})(settings)) == 300
 
 
 @pytest.mark.parametrize("note", [None, 7, {"BTCUSDT": "x"}, {"BTCUSDT": 2**70}, {}])
