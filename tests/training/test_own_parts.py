@@ -92,8 +92,8 @@ def manifest_of(folder: Path) -> Manifest:
 
 SGD = ("optimizer._target_=torch.optim.SGD",)
 REFUSED = {
-    "two classes": r"answers 1 windows with \(1, 2\), not with shape \(1, 3\); return one logit",
-    "a list": r"answers 1 windows with list",
+    "two classes": r"answers one window with \(1, 2\), not with shape \(1, 3\); return one logit",
+    "a list": r"answers one window with list",
     "not finite": r"values that are not finite before any training",
     "wrong shape": r"fails on windows of shape \(B, L, F\) = \(1, 8, 15\): RuntimeError",
     "detached": r"no gradient comes from its logits; look for a detach",
