@@ -149,6 +149,11 @@ def test_a_large_lead_that_is_not_sure_is_luck_and_no_leak(lower):
     assert caution.startswith("0.050 nats a row ahead of its rival, more than 0.03: a leak")
 
 
+def test_a_large_skill_of_a_few_rows_is_luck_and_no_leak():
+    few = replace(SKILL, value=0.3, lower=None, upper=None, p_value=None, n_rows=5)
+    assert judge(few, EVEN, "logistic", None).cautions == ()
+
+
 def test_a_lead_without_skill_is_no_leak_but_a_bad_rival():
     behind_the_prior = replace(SKILL, value=-0.1, lower=-0.2, upper=0.05)
     lead = replace(SKILL, value=0.05, lower=0.01, upper=0.09)

@@ -315,16 +315,19 @@ def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
 
 def _suspicions(skill: Estimate, lead: Estimate, rules: GateRules) -> list[str]:
     suspicions = []
-    if skill.value > rules.suspicious_skill:
+    # On few rows a large figure is luck. Without skill, a lead only shows that the rival is bad.
+    if _is_sure(skill) and skill.value > rules.suspicious_skill:
         suspicions.append(
             f"skill {skill.value:.3f} is above {rules.suspicious_skill:g}: a leak until proved "
             "otherwise"
         )
-    # If the model has no skill, the lead only shows that the rival is bad; on few rows it is luck.
-    is_luck = skill.value <= 0 or lead.lower is None or lead.lower <= 0
-    if not is_luck and lead.value > rules.suspicious_lead:
+    if skill.value > 0 and _is_sure(lead) and lead.value > rules.suspicious_lead:
         suspicions.append(
             f"{lead.value:.3f} nats a row ahead of its rival, more than "
             f"{rules.suspicious_lead:g}: a leak until proved otherwise"
         )
     return suspicions
+
+
+def _is_sure(estimate: Estimate) -> bool:
+    return estimate.lower is not None and estimate.lower > 0
