@@ -129,7 +129,7 @@ def test_rows_too_few_for_any_interval_are_untestable():
     verdict = judge(bare, bare, "logistic", None)
     assert verdict.outcome is Outcome.UNTESTABLE
     assert verdict.p_value is None
-    assert verdict.reasons[0].startswith("20 test rows are 6.7 blocks of 3 rows (a day, or")
+    assert "too few test rows for an interval: 20, which make 6.7 blocks" in verdict.reasons[0]
 
 
 def test_too_good_to_be_true_earns_a_caution():

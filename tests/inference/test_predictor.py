@@ -514,6 +514,16 @@ def test_a_range_is_given_by_open_times_with_both_ends_in_it(tmp_path, first, la
         Predictor(tmp_path).predict_range(BARS, "2024-01-02", "2024-01-01", in_sample=True)
 
 
+def test_a_range_without_bars_is_empty_and_a_warning_says_where_the_bars_lie(tmp_path, caplog):
+    export(tmp_path, random_network(), make_dataset(BARS))
+    answers = Predictor(tmp_path).predict_range(BARS, "2031-01-01", in_sample=True)
+
+    assert len(answers) == 0
+    said = caplog.records[-1].getMessage()
+    assert "BTCUSDT 15m: no bar opens in the asked range" in said
+    assert said.endswith(f"from {BARS.frame.index[0]} to {BARS.frame.index[-1]}")
+
+
 def test_a_range_as_a_table(tmp_path):
     export(tmp_path, random_network(), make_dataset(BARS))
     answers = Predictor(tmp_path).predict_range(

@@ -304,8 +304,8 @@ def _too_few_rows(skill: Estimate, rules: GateRules) -> str:
     if skill.lower is None:
         n_blocks = skill.n_rows / skill.block_length
         return (
-            f"{skill.n_rows} test rows are {n_blocks:.1f} blocks of {skill.block_length} rows (a "
-            f"day, or the reach of a label); an interval needs {MIN_BLOCKS} blocks"
+            f"too few test rows for an interval: {skill.n_rows}, which make {n_blocks:.1f} blocks "
+            f"of {skill.block_length} rows (a day, or the reach of a label) and not {MIN_BLOCKS}"
         )
     return (
         f"{skill.n_rows} test rows count as {skill.n_effective_rows:.0f} independent ones; "

@@ -235,8 +235,9 @@ class Predictor:
 
         The model was trained on some bars and its settings were chosen on others: answers
         for these are no forecasts and are NaN unless ``in_sample`` asks for them; a warning says
-        how many. ``RangeAnswers.part`` gives the part that each bar belongs to. A backtest uses
-        only the part ``live``, and ``test`` too if nothing was chosen on test rows.
+        how many, another that no bar lies in the range. ``RangeAnswers.part`` gives the part that
+        each bar belongs to. A backtest uses only the part ``live``, and ``test`` too if nothing
+        was chosen on test rows.
 
         Args:
             bars: Of one market, with the history before the range; as for ``predict``.
@@ -258,7 +259,17 @@ class Predictor:
         bars = as_bars(bars, symbol, tf)
         model = self.model(bars.symbol, bars.timeframe)
         self._warn_of_simulated(model, bars)
-        answers = model.predict_range(closed_bars(bars, now), first, last, self._threads().map)
+        closed = closed_bars(bars, now)
+        answers = model.predict_range(closed, first, last, self._threads().map)
+        if len(closed) and not len(answers):
+            log.warning(
+                "%s %s: no bar opens in the asked range; those that were given and have closed go "
+                "from %s to %s",
+                answers.symbol,
+                answers.timeframe,
+                closed.frame.index[0],
+                closed.frame.index[-1],
+            )
         n_seen = int((~np.isin(answers.part, FORECAST_PARTS)).sum())
         if n_seen:
             log.warning(
