@@ -7,8 +7,9 @@ No network. Each part is fitted on the train rows of a market (the pooled ones o
 them) and calibrated on its validation rows, as a training does it. For each label rule a Markdown
 table: mean log-loss skill over the train prior on test rows, the lead in nats a row over the one
 that validation rows prefer among so many parts (each market its own), or over the same combination
-without ``moves``, both with joint intervals that draw days, on how many markets it is ahead of
-that, and the mean weights.
+without ``moves`` or with weights of each market, all with joint intervals that draw days, on how
+many markets it is ahead of that, and the mean weights. The last row has one vector of weights for
+all markets, chosen on the validation rows of all.
 ``--until`` leaves out the bars from then on.
 """
 
@@ -134,14 +135,24 @@ class Judged:
 
     def combined(self, names: tuple[str, ...]) -> tuple[FloatArray, tuple[float, ...]]:
         """Losses of the average on test rows, and the weights."""
-        validation, test = ([self.parts[name][part] for name in names] for part in (0, 1))
-        weights = choose_weights(validation, self.labels[0])
-        return row_log_loss(blend_probabilities(test, weights), self.labels[1]), weights
+        weights = choose_weights([self.parts[name][0] for name in names], self.labels[0])
+        return self.averaged(names, weights), weights
+
+    def averaged(self, names: tuple[str, ...], weights: tuple[float, ...]) -> FloatArray:
+        """Losses of the average with such weights on test rows."""
+        test = [self.parts[name][1] for name in names]
+        return row_log_loss(blend_probabilities(test, weights), self.labels[1])
 
     def daily(self, losses: FloatArray, beside: FloatArray) -> DailyLosses:
         """With the train prior, and another forecast in the place of the best baseline."""
         prior = np.tile(self.shares, (len(losses), 1))
         return sum_by_day(self.opened, [losses, row_log_loss(prior, self.labels[1]), beside])
+
+
+def shared_weights(judged: list[Judged], names: tuple[str, ...]) -> tuple[float, ...]:
+    """One vector of weights for all markets, chosen on all their validation rows."""
+    said = [np.concatenate([market.parts[name][0] for market in judged]) for name in names]
+    return choose_weights(said, np.concatenate([market.labels[0] for market in judged]))
 
 
 def table(judged: list[Judged]) -> str:
@@ -169,6 +180,16 @@ def table(judged: list[Judged]) -> str:
             f"| {', '.join(names)} | {shown(joint_skill(daily, bootstrap))} | "
             f"{' | | ' if is_one else lead} | {'' if is_one else mean} |"
         )
+    names = (*FIVE, POOLED_MOVES)
+    shared = shared_weights(judged, names)
+    pairs = [(market.averaged(names, shared), market.combined(names)[0]) for market in judged]
+    daily = [market.daily(*pair) for market, pair in zip(judged, pairs, strict=True)]
+    n_ahead = sum(bool(losses.mean() < beside.mean()) for losses, beside in pairs)
+    lines.append(
+        f"| {', '.join(names)}, one vector for all | {shown(joint_skill(daily, bootstrap))} | the "
+        f"same with weights of each | {shown(joint_lead(daily, bootstrap))} | {n_ahead} of "
+        f"{len(judged)} | {' '.join(f'{weight:.2f}' for weight in shared)} |"
+    )
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
     python train.py recipe=pooled symbol=A,B,... tf=15m source=files source.path=FOLDER \
         models_dir=MODELS [labels=volatility_scaled] [end=2025-07-16]
-    python benchmarks/pooled_network.py FOLDER MODELS [MODELS ...] [--tf 15m]
+    python benchmarks/pooled_network.py FOLDER MODELS [MODELS ...] [--tf 15m] [--outputs O ...]
 
 Each MODELS is the ``models_dir`` of one such training, with the default blend. The network comes
 from the saved versions and is asked about their validation and test rows again; the other parts
@@ -11,7 +11,9 @@ saved, or the script ends with an error. Then the same parts without the network
 the same validation rows.
 
 A table for each folder: mean log-loss skill over the train prior on test rows; the lead in nats a
-row, with joint intervals that draw days, and the number of markets ahead; mean weights.
+row, with joint intervals that draw days, and the number of markets ahead; mean weights. With
+``--outputs``, the ``outputs_dir`` of the same trainings in the same order, the mean of the networks
+of all their seeds takes the place of the one that validation rows chose.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from combinations import SINGLE
 from rivals import shown
 
@@ -30,6 +34,7 @@ from percoin.bars.sources.files import FilesSource
 from percoin.dataset import MarketDataset
 from percoin.evaluation.baselines import class_shares
 from percoin.evaluation.blend import NETWORK, blend_probabilities, choose_weights
+from percoin.evaluation.calibration import apply_calibration, fit_calibration
 from percoin.evaluation.daily import DailyLosses, sum_by_day
 from percoin.evaluation.fold_forecasts import (
     FoldForecasts,
@@ -41,8 +46,8 @@ from percoin.evaluation.joint import joint_lead, joint_skill
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 from percoin.inference.forecasters import SharedForecasters
-from percoin.inference.networks import Network
-from percoin.registry.artifact import load_artifact
+from percoin.inference.networks import Network, load_network
+from percoin.registry.artifact import Artifact, load_artifact
 from percoin.registry.manifest import Manifest
 from percoin.types import FloatArray, Timeframe
 
@@ -51,6 +56,7 @@ log = logging.getLogger("pooled_network")
 _BATCH = 512
 # The same parts on the same rows, but the network was asked in other batches.
 _TOLERANCE = 2e-3
+_MEAN = "mean of the seeds"
 
 
 class Judged:
@@ -72,6 +78,22 @@ class Judged:
                 f"{manifest.symbol}: the weights of {', '.join(self.names)} are {found}, and "
                 f"saved are {', '.join(f'{weight:.4f}' for weight in saved)}: other bars?"
             )
+
+    def add_mean(self, logits: Sequence[Sequence[FloatArray]]) -> None:
+        """Add the mean probability of several networks, calibrated as one.
+
+        Args:
+            logits: Of each network on validation and test rows.
+        """
+        known, asked = (
+            np.log(np.mean([_softmax(each[part]) for each in logits], axis=0)) for part in (0, 1)
+        )
+        fitted = fit_calibration(known, self.labels[0])
+        self.parts[_MEAN] = apply_calibration(known, fitted), apply_calibration(asked, fitted)
+
+    def with_mean(self) -> tuple[str, ...]:
+        """The parts of the default, with the mean of the networks for the chosen one."""
+        return (_MEAN, *self.without())
 
     def without(self) -> tuple[str, ...]:
         """The parts of the default but the network."""
@@ -98,14 +120,17 @@ class Judged:
         return choose_weights([self.parts[name][0] for name in names], self.labels[0])
 
 
-def judge_pool(folder: Path, source: FilesSource, timeframe: Timeframe) -> list[Judged]:
-    """Every market of a registry."""
+def judge_pool(
+    folder: Path, source: FilesSource, timeframe: Timeframe, outputs: Path | None = None
+) -> list[Judged]:
+    """Every market of a registry, with the mean of all seeds if their checkpoints are there."""
     shared, artifacts = SharedForecasters(), []
     for symbol in sorted(path.name for path in (folder / "per_coin").iterdir()):
         artifacts.append(load_artifact(folder, symbol, timeframe))
     datasets = [_dataset(artifact.manifest, source) for artifact in artifacts]
     first = artifacts[0].manifest
     log.info("%s: %d markets, seed %d", folder.name, len(datasets), first.seed)
+    seeds = [] if outputs is None else _seeds_of(artifacts[0], outputs)
     pooled = fit_pooled_baselines(datasets, first.seed, has_moves=True)
     judged = []
     for artifact, dataset in zip(artifacts, datasets, strict=True):
@@ -114,9 +139,34 @@ def judge_pool(folder: Path, source: FilesSource, timeframe: Timeframe) -> list[
         rules = JudgingRules(
             seed=int(manifest.config["seed"]), blend=tuple(dict.fromkeys((*blend, *SINGLE)))
         )
-        logits = [_logits(network, dataset, part) for part in ("validation", "test")]
+        logits = _all_logits(network, dataset)
         judged.append(Judged(manifest, forecast_fold(dataset, *logits, rules, pooled)))
+        if seeds:
+            judged[-1].add_mean([_all_logits(each, dataset) for each in seeds])
     return judged
+
+
+def _seeds_of(artifact: Artifact, outputs: Path) -> list[Network]:
+    """The networks of all seeds at their best epochs; one of them must be the served one."""
+    prefix, found = "network.", []
+    is_served = False
+    for path in sorted(outputs.glob("pooled/*/*/seed-*/checkpoints/best.ckpt")):
+        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+        weights = {name.removeprefix(prefix): each for name, each in state.items()}
+        found.append(load_network(replace(artifact, state_dict=weights)))
+        is_served |= all(weights[n].equal(each) for n, each in artifact.state_dict.items())
+    if not is_served:
+        raise SystemExit(f"{outputs}: none of {len(found)} seeds is the network that is served")
+    return found
+
+
+def _all_logits(network: Network, dataset: MarketDataset) -> list[FloatArray]:
+    return [_logits(network, dataset, part) for part in ("validation", "test")]
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    shares: FloatArray = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _dataset(manifest: Manifest, source: FilesSource) -> MarketDataset:
@@ -150,6 +200,12 @@ def table(judged: list[Judged]) -> str:
         ("the default", lambda one: one.names, lambda one: [one.best_single()]),
         ("the default, over the same without the network", lambda one: one.names, Judged.without),
     ]
+    if all(_MEAN in one.parts for one in judged):
+        rows += [
+            ("the mean of the seeds alone", lambda one: [_MEAN], lambda one: [one.best_single()]),
+            ("the default with it", Judged.with_mean, lambda one: [one.best_single()]),
+            ("the default with it, over the same without", Judged.with_mean, Judged.without),
+        ]
     lines = ["| | skill | over the best of nine, or as said | ahead |", "|---|---:|---:|---:|"]
     for title, names, beside in rows:
         daily = [one.daily(one.losses(names(one)), one.losses(beside(one))) for one in judged]
@@ -168,11 +224,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of bars")
     parser.add_argument("models", type=Path, nargs="+", help="models_dir of a training")
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
+    parser.add_argument("--outputs", type=Path, nargs="+", help="outputs_dir of each training")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     source = FilesSource(options.folder)
-    for folder in options.models:
-        judged = judge_pool(folder, source, options.tf)
+    outputs = options.outputs or [None] * len(options.models)
+    for folder, checkpoints in zip(options.models, outputs, strict=True):
+        judged = judge_pool(folder, source, options.tf, checkpoints)
         first, last = judged[0].opened[0], judged[0].opened[-1]
         days = np.array([first, last], "datetime64[ms]").astype("datetime64[D]")
         print(f"\n### {folder.name}: {len(judged)} markets, test {days[0]} to {days[1]}\n")
