@@ -262,14 +262,7 @@ class Predictor:
         closed = closed_bars(bars, now)
         answers = model.predict_range(closed, first, last, self._threads().map)
         if len(closed) and not len(answers):
-            log.warning(
-                "%s %s: no bar opens in the asked range; those that were given and have closed go "
-                "from %s to %s",
-                answers.symbol,
-                answers.timeframe,
-                closed.frame.index[0],
-                closed.frame.index[-1],
-            )
+            _warn_of_empty(closed)
         n_seen = int((~np.isin(answers.part, FORECAST_PARTS)).sum())
         if n_seen:
             log.warning(
@@ -366,3 +359,15 @@ def _answer(
     else:
         error = shown
     return NoPrediction(model.manifest.symbol, model.manifest.timeframe, error)
+
+
+def _warn_of_empty(closed: Bars) -> None:
+    index = closed.frame.index
+    log.warning(
+        "%s %s: no bar opens in the asked range; those that were given and have closed go from %s "
+        "to %s",
+        closed.symbol,
+        closed.timeframe.value,
+        index[0],
+        index[-1],
+    )
