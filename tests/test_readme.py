@@ -324,6 +324,7 @@ def test_the_readme_is_a_door():
     assert len(PAGES[0].read_text().splitlines()) <= 250
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_command_on_the_pages_works(tmp_path):
     checkout, done = scratch_copy(tmp_path / "percoin"), set()

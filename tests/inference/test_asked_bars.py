@@ -444,6 +444,7 @@ SIZES = st.sampled_from([5e-324, 1e-300, 1e-12, 1.0, 1e9, 1e40, 1e200, 1e308, 1.
 NUMBERS = SIZES | st.floats(allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     changes=st.lists(

@@ -171,6 +171,7 @@ def test_numbers_beyond_all_bounds_are_an_invalid_model(tmp_path, kind):
         Predictor(tmp_path, backend=Backend.TORCH).predict(BARS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALONE)
 def test_a_model_without_a_network_is_served_without_torch_onnxruntime_and_scikit_learn(
     tmp_path, served, kind

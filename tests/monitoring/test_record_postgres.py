@@ -179,6 +179,7 @@ def test_two_processes_that_begin_together_double_nothing(url):
     assert [a + b for a, b in zip(*new, strict=True)] == [1] * 40
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_and_a_restart_doubles_nothing(url):
     writer = start_writer(url, 100_000)
     told = [writer.stdout.readline() for _ in range(100)]
@@ -210,6 +211,7 @@ def test_a_newer_record_is_refused(url):
     record.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_went_away_is_told_in_one_line_and_used_again(url, cluster):
     _, start, stop = cluster
     record = TrackRecord(url.replace("percoin@", "percoin:secret@"))

@@ -360,6 +360,7 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_a_round_trains_a_pool_once_and_every_market_has_its_own_verdict(pool):
     write_bars(pool, N_BARS, *MARKETS)

@@ -9,6 +9,9 @@ from filled_record import MODELLED, RULED, fill_record
 from headless_chromium import Chromium
 from small_servers import RunningServer
 
+# The record of 300 bars is made first, and that takes long.
+pytestmark = pytest.mark.slow
+
 SHOWN = 200
 WORDS = {
     "right": "came true",
@@ -195,7 +198,6 @@ def test_the_last_answers_are_listed_with_their_outcomes_and_drawn_as_curves(pag
     assert n_points == sum(each["probabilities"] is not None for each in history(filled, MODELLED))
 
 
-@pytest.mark.slow
 def test_a_question_about_the_board_is_given_up_for_a_newer_one(page, filled):
     page.hold("*/api/predictions?tf=15m")
     page.wait_until(lambda: page.held)
@@ -235,7 +237,6 @@ def test_a_market_that_is_opened_while_another_one_closes_stays(page):
     assert page.run("location.hash").endswith(f"market={RULED}")
 
 
-@pytest.mark.slow
 def test_nothing_is_given_up_where_nothing_newer_is_asked(page, filled):
     polled = f"{filled.url}/api/predictions?tf=15m"
     page.wait_until(lambda: page.requests.count(polled) >= 3)

@@ -181,6 +181,7 @@ def test_a_symbol_that_is_a_path_falls_back_too(root, symbol):
     assert f"symbol={symbol!r} is not a market" in passed.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [plant_a_scaler, plant_weights_and_vouch_for_them],

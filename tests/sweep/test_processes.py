@@ -69,6 +69,7 @@ def blocked_signals(pid: int) -> set[int]:
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_job_has_a_process_forked_from_a_server_that_has_no_threads(tmp_path, engine):
     jobs = [make_job(tmp_path, symbol, LONG) for symbol in ("BTCUSDT", "ETHUSDT")]

@@ -293,6 +293,7 @@ def metrics_of(attempt: Attempt) -> dict:
     return {name: value for name, value in found.items() if name not in _OF_THE_RUN}
 
 
+@pytest.mark.slow
 def test_a_sweep_over_learning_rates_fits_its_baselines_once_and_judges_the_same(tmp_path, fits):
     def attempt(folder: Path, lr: str, variant: str) -> Attempt:
         place = folder / "outputs" / "trial" / "BTCUSDT" / "1h" / variant

@@ -253,6 +253,7 @@ def test_a_job_and_a_resumed_run_know_the_source(tmp_path):
         run(tmp_path, made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

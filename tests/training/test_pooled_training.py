@@ -185,6 +185,7 @@ def test_test_rows_and_markets_left_out_have_no_say_in_the_weights(
     assert same_state(state(train(other, tmp_path)), state(trained))
 
 
+@pytest.mark.slow
 def test_a_pool_learns_what_its_markets_share_and_a_market_left_out_has_too(tmp_path):
     markets = [bars_of(symbol, 3000) for symbol in ("AAA", "BBB", "CCC", "DDD")]
     pool = build_pool(markets, ["DDD"], SPEC)

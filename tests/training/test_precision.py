@@ -122,6 +122,7 @@ def served(folder: Path) -> Artifact:
     return load_artifact(folder / "models", "BTCUSDT", Timeframe.H1)
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_a_resumed_run_and_a_reproduction_take_the_precision_that_the_run_began_with(
     tmp_path, timed, monkeypatch
@@ -205,6 +206,7 @@ def test_explicit_precisions_are_not_timed(monkeypatch):
     assert not settings("model=logistic").leaves_precision_open
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_the_probe_times_every_number_of_threads():
     network = CnnLstm(2, (4, 4, 4), 4, 1, 2, (4, 4))

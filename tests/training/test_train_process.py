@@ -43,6 +43,7 @@ def epochs(process: Process) -> list[int]:
     return [int(number) for number in re.findall(r" epoch (\d+)/", process.stdout)]
 
 
+@pytest.mark.slow
 # Three processes on a machine that may be busy.
 @pytest.mark.timeout(720)
 def test_a_run_is_interrupted_by_ctrl_c_then_by_sigterm_and_then_finished(tmp_path):

@@ -108,6 +108,7 @@ def by_epochs(settings, report) -> Measured:
     return Measured(worth(settings), 3, ended_early=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["median", "halving"])
 def test_a_trial_worse_than_the_others_is_told_as_ended_early(tmp_path, kind):
     words = ("experiment.trials=10", f"experiment.pruner.kind={kind}")
@@ -227,6 +228,7 @@ def test_settings_over_which_two_processes_died_are_not_tried_a_third_time(tmp_p
     assert [each.fate for each in tried[1:]] == [Fate.WHOLE] * 2
 
 
+@pytest.mark.slow
 def test_a_long_search_proposes_what_is_worth_more_and_knows_what_mattered(tmp_path):
     with searcher(tmp_path, "experiment.trials=24", "experiment.space.labels=[]") as search:
         tried = search.run(measure_worth, silent)

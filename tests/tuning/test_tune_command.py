@@ -145,6 +145,7 @@ def test_the_test_rows_are_later_than_anything_a_trial_saw(tuned):
     assert winner["test"][0] >= end_time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("evaluation=walk_forward", "folds=2")])
 def test_audit_and_reproduction_leave_out_the_test_rows_that_the_search_saw(
     tmp_path, monkeypatch, words
@@ -207,6 +208,7 @@ def test_the_same_command_again_searches_and_trains_nothing(tuned):
     assert (served(folder).folder, winners(folder)) == before
 
 
+@pytest.mark.slow
 def test_the_same_search_with_other_settings_of_the_training_trains_them(tmp_path):
     words = ("experiment.trials=1", "logger=csv")
     first = run_tune(tmp_path, *words)

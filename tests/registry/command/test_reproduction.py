@@ -55,6 +55,7 @@ def test_a_model_trained_again_is_the_same_bit_for_bit_and_nothing_else_changes(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
@@ -84,6 +85,7 @@ JUDGED = ("scaling", "calibration")
 BOTH = "blend=volatility+boosting"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "parts", "files"),
     [
@@ -158,12 +160,14 @@ def test_what_has_changed_since_is_named_even_if_the_bits_are_the_same(call, tra
     ]
 
 
+@pytest.mark.slow
 def test_a_walk_forward_is_trained_again_fold_by_fold(call, tmp_path, capsys):
     train_one(tmp_path, "evaluation=walk_forward", "folds=2", "split.train=0.5", "split.test=0.35")
     assert call(tmp_path, *REPRODUCE) == 0
     assert "the same, bit for bit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -146,6 +146,7 @@ def test_a_pool_of_averages_is_reproduced_bit_for_bit(pooled):
     assert "combination" in [entry.part for entry in found.compared]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), POOL], ids=["alone", "pool"])
 def test_it_is_fitted_again_to_all_rows_if_asked(tmp_path, overrides):
     done = run_train(arguments(tmp_path, *overrides, "refit=true", "blend=logistic+volatility"))

@@ -251,6 +251,7 @@ def test_a_signal_during_the_training_ends_it_in_one_line(tmp_path, monkeypatch,
     assert not (tmp_path / "models" / "per_coin" / MARKETS[0] / "1h").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypatch):
     signal_after_publishing(monkeypatch)
     finished = train_fleet(tmp_path, "epochs=1", "logger=csv")
@@ -267,6 +268,7 @@ def test_a_signal_between_two_markets_leaves_the_first_whole(tmp_path, monkeypat
     assert len(version_ids(market(tmp_path, MARKETS[0]))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p_value", [0.04, 1e-6])
 def test_an_acceptance_that_was_not_held_against_the_others_does_not_survive_an_interruption(
     tmp_path, monkeypatch, p_value
@@ -362,6 +364,7 @@ def test_a_version_of_a_fleet_that_names_no_others_is_not_reproduced_and_says_wh
         reproduced(dropping, MARKETS[1])
 
 
+@pytest.mark.slow
 def test_a_fleet_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     dropping, tmp_path, monkeypatch
 ):

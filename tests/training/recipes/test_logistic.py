@@ -132,6 +132,7 @@ def test_the_command_below_its_screen_asks_the_model_on_the_same_bars(fitted):
     assert served(folder).folder.is_relative_to(asked.models_dir)
 
 
+@pytest.mark.slow
 def test_the_backtest_can_exit_at_the_levels_of_its_signals(fitted, tmp_path):
     # Half of the rows are a direction.
     labels = ("labels.threshold=0.001", "source.n_bars=2400")
@@ -272,6 +273,7 @@ def predict(folder: Path, *overrides: str) -> dict:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(720)
 def test_the_real_command_fits_a_regression_without_lightning_and_predict_answers(tmp_path):
     code = (

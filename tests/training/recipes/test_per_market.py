@@ -320,6 +320,7 @@ def interrupt_after_an_epoch(folder: Path, *words: str, source: tuple[str, ...])
         assert train(folder, *words, source=source).code == 143
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_bars_although_newer_ones_have_come(tmp_path):
     bars = make_bars(1210, timeframe=Timeframe.H1)
     known = bars.slice(0, 1200)
@@ -381,6 +382,7 @@ def test_an_interrupted_run_goes_on_where_all_of_its_folders_were_moved(tmp_path
     assert str(before).encode() not in last.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [(), ("evaluation=walk_forward", "folds=2")], ids=["", "folds"])
 def test_a_run_in_a_used_folder_is_never_taken_for_the_earlier_run(tmp_path, monkeypatch, parts):
     place = tmp_path / "mine"

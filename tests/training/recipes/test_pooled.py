@@ -242,6 +242,7 @@ def test_markets_without_bars_are_all_named_before_any_training(tmp_path):
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_a_market_whose_bars_end_too_early_is_refused_by_name_and_the_others_go_on(tmp_path):
     for symbol in (*MARKETS, "XRPUSDT"):
         bars = SimulatedSource(n_bars=900).load(symbol, Timeframe.H1)
@@ -282,6 +283,7 @@ def test_what_was_judged_before_an_interruption_is_not_judged_again(tmp_path, mo
     assert len(json.loads((run_folder(tmp_path) / "result.json").read_text())["markets"]) == 3
 
 
+@pytest.mark.slow
 def test_a_market_that_fails_while_it_is_judged_is_named_and_the_others_go_on(
     tmp_path, monkeypatch
 ):
@@ -313,6 +315,7 @@ def test_a_resumed_pool_with_other_bars_is_refused(tmp_path):
     assert line.startswith("error: pool of 3 markets 1h: source.seed, the bars changed since ")
 
 
+@pytest.mark.slow
 def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_what_came_of_it(
     pooled,
 ):
@@ -337,6 +340,7 @@ def test_a_market_that_begins_with_its_pool_has_its_cuts_and_scaler_and_says_wha
     assert newest["pool"]["started_from"] == before.manifest.version_id
 
 
+@pytest.mark.slow
 def test_a_market_from_elsewhere_begins_with_a_pool_that_is_named(pooled):
     _, folder = pooled
     assert "no model of recipe=pooled" in only_error(begin_with_pool(folder, "XRPUSDT"))
@@ -408,6 +412,7 @@ def reproduced(folder: Path, symbol: str) -> Reproduction:
     return reproduce(typed(compose_config("registry", words), RegistryConfig), market)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symbol", [SEEN[1], UNSEEN])
 def test_a_market_of_a_pool_is_reproduced_by_training_the_pool_again(pooled, symbol):
     found = reproduced(pooled[1], symbol)

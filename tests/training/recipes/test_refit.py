@@ -231,6 +231,7 @@ def test_it_is_reproduced_bit_for_bit_and_so_is_its_twin(refit):
     assert {entry.part for entry in found.compared} >= {"weights", "weights of twin", "refit"}
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_refit_goes_on_there_with_the_same_weights(
     refit, tmp_path, monkeypatch
 ):
