@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from percoin.evaluation.blend import PartSkill, blend_probabilities, choose_weights
+from percoin.evaluation.blend import (
+    PartSkill,
+    blend_probabilities,
+    choose_weights,
+    network_text,
+)
 from percoin.evaluation.metrics import row_log_loss
 from percoin.evaluation.uncertainty import Bootstrap
 
@@ -154,3 +159,14 @@ def test_a_skill_is_shown_with_its_interval_where_it_has_one():
     )
     assert str(skill) == f"{skill.value:+.4f} [{skill.lower:+.4f}, {skill.upper:+.4f}]"
     assert str(PartSkill.of(Bootstrap(horizon=3).estimate(values[:5]))).count("[") == 0
+
+
+@pytest.mark.parametrize("upper", [None, 0.0, 0.001])
+def test_a_network_that_may_be_worth_something_is_not_advised_against(upper):
+    lower = None if upper is None else -0.02
+    assert "model=average" not in network_text(PartSkill(-0.01, lower, upper))
+
+
+def test_where_the_other_parts_are_surely_better_alone_they_are_advised():
+    told = network_text(PartSkill(-0.01, -0.02, -0.001))
+    assert told.endswith("to the same parts without it: they are better alone, model=average")

@@ -99,6 +99,14 @@ def test_what_the_networks_add_is_said_where_a_model_has_more_than_its_network()
     assert line.startswith("its network adds +0.0050 [")
     [line] = [line for line in lines_of(both, is_pool=False) if " add" in line]
     assert line.startswith("their networks add +0.0050 [")
+    assert "model=average" not in line
+
+
+def test_a_network_without_which_the_others_are_surely_better_is_told_with_what_to_do():
+    both = [result("AAA", True, 0.96, 0.98, 0.95), result("BBB", False, 0.98, 0.99, 0.96)]
+    [line] = [line for line in lines_of(both) if " add" in line]
+    assert line.startswith("its network adds -0.0150 [")
+    assert line.endswith("without it: they are better alone, model=average")
 
 
 def lines_of(results: list[MarketResult], is_pool: bool = True) -> list[str]:

@@ -70,7 +70,14 @@ def weights_text(weights: Mapping[str, float], digits: int = 2) -> str:
 
 def network_text(adds: Interval) -> str:
     """What a network adds to the other parts, for people; in nats a row."""
-    return f"the network adds {interval_text(adds)} nats a row to the same parts without it"
+    told = f"the network adds {interval_text(adds)} nats a row to the same parts without it"
+    return told + without_network_advice(adds)
+
+
+def without_network_advice(adds: Interval) -> str:
+    """What to do if the other parts are surely better alone; else nothing."""
+    is_harmful = adds.upper is not None and adds.upper < 0
+    return f": they are better alone, model={AVERAGE}" if is_harmful else ""
 
 
 def blend_probabilities(parts: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from percoin.evaluation.baselines import LOGISTIC
+from percoin.evaluation.blend import without_network_advice
 from percoin.evaluation.daily import DailyLosses
 from percoin.evaluation.joint import JointMean, joint_lead, joint_network_lead, joint_skill
 from percoin.evaluation.table import align
@@ -173,7 +174,8 @@ def format_markets(results: Sequence[MarketResult], means: MarketMeans, is_pool:
     if means.network_adds is not None:
         adds = interval_text(means.network_adds, without=_TOO_FEW_DAYS)
         which, them = ("its network adds", "it") if is_pool else ("their networks add", "them")
-        lines.append(f"{which} {adds} nats a row to the same parts without {them}")
+        advice = without_network_advice(means.network_adds)
+        lines.append(f"{which} {adds} nats a row to the same parts without {them}{advice}")
     return "\n".join([*lines, _LEGEND])
 
 

@@ -37,7 +37,7 @@ from percoin.report.reading import read_models
 from percoin.sweep.worker import job_key
 from percoin.training import markets as trained_markets
 from percoin.training.pipeline import prepare
-from percoin.training.recipes.pooled import Pooled
+from percoin.training.recipes.pooled import Pooled, warn_of_slow_bars
 from percoin.types import Timeframe
 
 SEEN, UNSEEN = ("BTCUSDT", "ETHUSDT"), "SOLUSDT"
@@ -434,3 +434,15 @@ def test_each_market_of_a_pool_pays_for_the_looks_at_its_own_test_rows():
     for symbol, looks in (("BTCUSDT", 3), ("ETHUSDT", 5)):
         own = recipe.settings_of(settings, symbol)
         assert trained_markets.judging_rules(own).n_looks == own.looks == looks
+
+
+@pytest.mark.parametrize(
+    ("words", "is_warned"),
+    [(["tf=1d"], True), (["tf=4h"], True), (["tf=1h"], False), (["tf=1d", "blend=none"], False)],
+)
+def test_a_pool_of_slow_bars_is_told_that_its_network_is_no_gain(words, is_warned, caplog):
+    words = ["recipe=pooled", "symbol='BTCUSDT,ETHUSDT'", *words]
+    warn_of_slow_bars(typed(compose_config("train", words), TrainConfig))
+    assert ["model=average" in record.getMessage() for record in caplog.records] == [
+        True
+    ] * is_warned

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from percoin.config import TrainConfig
 from percoin.dataset import MarketDataset
 from percoin.errors import DivergedError, PoolError
+from percoin.evaluation.blend import AVERAGE
 from percoin.evaluation.fold_forecasts import PooledBaseline
 from percoin.training.fitted_network import FittedNetwork, TrainedAgain
 from percoin.training.lit_module import SignalClassifier
@@ -22,8 +23,12 @@ from percoin.training.pooled_run import PooledPlan, TrainedPool, train_pool, tra
 from percoin.training.recipes.network import ask_network, network_spec, plan_of, seeded_network
 from percoin.training.recipes.pool_recipe import PoolAgain, PoolRecipe, fit_together, record_pool
 from percoin.training.recipes.recipe import Fitting, Trained
+from percoin.types import Timeframe
 
 log = logging.getLogger(__name__)
+
+# On these it was measured that the other parts of the default blend are better alone.
+_SLOW = (Timeframe.H4, Timeframe.D1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,7 @@ class Pooled(PoolRecipe):
         settings, pool, chosen = fitting.settings, self.pool, fitting.settings.pooled
         n_rows = sum(len(dataset.rows("train")) for dataset in pool.seen)
         log.info("training one network on %d train rows of %d markets", n_rows, len(pool.seen))
+        warn_of_slow_bars(settings)
         plan = PooledPlan(
             plan_of(settings),
             chosen.windows_per_epoch,
@@ -139,6 +145,16 @@ class _Again(PoolAgain):
         except DivergedError as error:
             # Not the failure of one market, after which the next one would train it again.
             raise PoolError(str(error)) from error
+
+
+def warn_of_slow_bars(settings: TrainConfig) -> None:
+    """Warn before a training whose network is not worth its time, as far as is known."""
+    if settings.blended and settings.tf.timeframe in _SLOW:
+        log.warning(
+            "on 4h and 1d the network of a pool took skill away from the models that it is "
+            "averaged with (docs/RECIPES.md); model=%s trains those alone, in minutes",
+            AVERAGE,
+        )
 
 
 def _told(trained: TrainedPool) -> str:
