@@ -151,9 +151,9 @@ def warn_of_slow_bars(settings: TrainConfig) -> None:
     """Warn before a training whose network is not worth its time, as far as is known."""
     if settings.blended and settings.tf.timeframe in _SLOW:
         log.warning(
-            "on 4h and 1d the network of a pool was no sure gain in any window, and in some it took "
-            "skill away from the models that it is averaged with (docs/RECIPES.md); model=%s "
-            "trains those alone, in minutes",
+            "on 4h and 1d the network of a pool was no sure gain in any window, and in some it "
+            "took skill away from the models that it is averaged with (docs/RECIPES.md); "
+            "model=%s trains those alone, in minutes",
             AVERAGE,
         )
 
