@@ -13,7 +13,7 @@ the same validation rows.
 A table for each folder: mean log-loss skill over the train prior on test rows; the lead in nats a
 row, with joint intervals that draw days, and the number of markets ahead; mean weights. With
 ``--outputs``, the ``outputs_dir`` of the same trainings in the same order, the mean of the networks
-of all their seeds takes the place of the one that validation rows chose.
+of all their seeds takes the place of the one that validation rows chose, in rows of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from combinations import SINGLE
 from rivals import shown
+from scipy.special import softmax
 
 from percoin.audit.pooled import bars_as_known, rebuild_pooled
 from percoin.bars.sources.files import FilesSource
@@ -86,7 +87,8 @@ class Judged:
             logits: Of each network on validation and test rows.
         """
         known, asked = (
-            np.log(np.mean([_softmax(each[part]) for each in logits], axis=0)) for part in (0, 1)
+            np.log(np.mean([softmax(each[part], axis=1) for each in logits], axis=0))
+            for part in (0, 1)
         )
         fitted = fit_calibration(known, self.labels[0])
         self.parts[_MEAN] = apply_calibration(known, fitted), apply_calibration(asked, fitted)
@@ -164,11 +166,6 @@ def _all_logits(network: Network, dataset: MarketDataset) -> list[FloatArray]:
     return [_logits(network, dataset, part) for part in ("validation", "test")]
 
 
-def _softmax(logits: FloatArray) -> FloatArray:
-    shares: FloatArray = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
-
-
 def _dataset(manifest: Manifest, source: FilesSource) -> MarketDataset:
     pool = manifest.pool
     if pool is None:
@@ -226,6 +223,8 @@ def main() -> None:
     parser.add_argument("--tf", type=Timeframe, default=Timeframe.M15)
     parser.add_argument("--outputs", type=Path, nargs="+", help="outputs_dir of each training")
     options = parser.parse_args()
+    if options.outputs and len(options.outputs) != len(options.models):
+        parser.error("--outputs needs one folder for each of MODELS")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     source = FilesSource(options.folder)
     outputs = options.outputs or [None] * len(options.models)

@@ -170,5 +170,5 @@ def test_a_network_that_may_be_worth_something_is_not_advised_against(upper):
 def test_where_the_other_parts_are_surely_better_alone_they_are_advised():
     told = network_text(PartSkill(-0.01, -0.02, -0.001))
     assert told.endswith(
-        "to the same parts without it: better alone (model=average, of one part model=NAME)"
+        "to the same parts without it: better alone, by model=average, or model=NAME of one part"
     )

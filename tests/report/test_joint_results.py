@@ -68,6 +68,18 @@ def test_what_the_networks_add_is_a_mean_over_the_models_that_have_more_than_one
     assert " add " not in in_a_sentence(nobody)
 
 
+def test_networks_without_which_the_others_are_surely_better_are_told_with_what_to_do():
+    daily = [losses(0.03, seed=k) for k in range(2)]
+    better = [
+        replace(each, without_network=tuple(loss - 0.02 * n for loss, n in rows))
+        for each in daily
+        if (rows := list(zip(each.model, each.n_rows, strict=True)))
+    ]
+    (both,) = joint_results([model(f"M{k}USDT", daily=each) for k, each in enumerate(better)])
+    assert "their networks add -0.0200" in in_a_sentence(both)
+    assert "without them: better alone, by model=average" in in_a_sentence(both)
+
+
 def test_markets_that_move_as_one_prove_no_more_than_one_of_them():
     one = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(2)])[0].skill
     many = joint_results([model(f"M{k}USDT", daily=losses(seed=1)) for k in range(32)])[0].skill

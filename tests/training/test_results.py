@@ -106,7 +106,7 @@ def test_a_network_without_which_the_others_are_surely_better_is_told_with_what_
     both = [result("AAA", True, 0.96, 0.98, 0.95), result("BBB", False, 0.98, 0.99, 0.96)]
     [line] = [line for line in lines_of(both) if " add" in line]
     assert line.startswith("its network adds -0.0150 [")
-    assert line.endswith("without it: better alone (model=average, of one part model=NAME)")
+    assert line.endswith("without it: better alone, by model=average, or model=NAME of one part")
 
 
 def lines_of(results: list[MarketResult], is_pool: bool = True) -> list[str]:

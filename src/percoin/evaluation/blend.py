@@ -77,7 +77,7 @@ def network_text(adds: Interval) -> str:
 def without_network_advice(adds: Interval) -> str:
     """What to do if the other parts are surely better alone; else nothing."""
     is_harmful = adds.upper is not None and adds.upper < 0
-    return f": better alone (model={AVERAGE}, of one part model=NAME)" if is_harmful else ""
+    return f": better alone, by model={AVERAGE}, or model=NAME of one part" if is_harmful else ""
 
 
 def blend_probabilities(parts: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from percoin.evaluation.blend import without_network_advice
 from percoin.evaluation.joint import (
     JointMean,
     days_of,
@@ -111,6 +112,7 @@ def in_a_sentence(group: JointResult) -> str:
         whose = "their networks" if n_models == skill.n_models else f"the networks of {n_models}"
         found = interval_text(group.network_adds, without="")
         adds = f", and {whose} add {found} to the same parts without them"
+        adds += without_network_advice(group.network_adds)
     return (
         f"{group.name}: the {skill.n_models} models' mean skill is {shown}, their lead over their "
         f"rivals {interval_text(group.lead, without='')} nats a bar{adds} ({basis})."

@@ -446,3 +446,13 @@ def test_a_pool_of_slow_bars_is_told_that_its_network_is_no_gain(words, is_warne
     assert ["model=average" in record.getMessage() for record in caplog.records] == [
         True
     ] * is_warned
+
+
+def test_a_training_of_slow_bars_says_so_before_its_first_epoch(tmp_path):
+    source = ("source=simulated", "source.n_bars=3000", "history_days=400")
+    done = train_pooled(
+        tmp_path, "tf=4h", "epochs=1", "blend=volatility", "pooled.leave_out=[]", source=source
+    )
+    assert done.code == 0, done.stderr
+    told = done.stdout + done.stderr
+    assert 0 < told.find("model=average trains those alone") < told.find("epoch 1/1")
