@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from percoin.evaluation import moves_fitting
 settings.register_profile("percoin", deadline=None)
 settings.load_profile("percoin")
 compose_once()
+# A shell starts what runs in the background without Ctrl-C, and so would be all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is compared to the last bit must not depend on which precision is timed to be faster.
 os.environ["ML_PRECISION"] = "32-true"
 # Most trainings here are over in a second; tests/evaluation/test_moves.py fits as many as usual.

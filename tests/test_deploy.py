@@ -142,10 +142,13 @@ def test_a_stop_of_retraining_reaches_what_runs_and_ends_the_container(tmp_path,
     command = [word.replace("$$", "$") for word in COMPOSE["services"]["retrain"]["entrypoint"]]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as shell:
-        assert shell.stdout.readline() == "begun\n"
-        shell.send_signal(number)
-        assert shell.wait(10) == 143
-        assert shell.stdout.read() == f"{program} ended\n"
+        try:
+            assert shell.stdout.readline() == "begun\n"
+            shell.send_signal(number)
+            assert shell.wait(10) == 143
+            assert shell.stdout.read() == f"{program} ended\n"
+        finally:
+            shell.kill()
 
 
 @pytest.mark.parametrize(
